@@ -1,0 +1,48 @@
+# make train and make test work in a fresh clone on a bare Debian machine: they set everything up first.
+PYTHON ?= python3
+BIN := .venv/bin
+TASK ?= peg_insert
+ARGS ?=
+
+.PHONY: train test check format lint type arch bench bench-learning docs setup clean
+
+train: setup  ## set up, then train the default task
+	$(BIN)/robolearn train $(TASK) $(ARGS)
+
+test: setup  ## set up, then run the default test suite
+	$(BIN)/pytest $(ARGS)
+
+check: setup lint type arch  ## everything a commit must pass
+	$(BIN)/pytest $(ARGS)
+
+setup: .venv/.stamp
+
+.venv/.stamp: pyproject.toml constraints.txt scripts/setup.sh
+	sh scripts/setup.sh $(PYTHON)
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: setup
+	$(BIN)/mypy
+
+arch: setup
+	$(BIN)/lint-imports
+
+bench: setup  ## speed: simulation, learner, buffer; needs the bench extra
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	for name in sim rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+
+bench-learning: setup  ## learning: all tiers, three seeds; takes hours
+	$(BIN)/python bench/bench_learning.py $(ARGS)
+
+docs: setup  ## check that links between documents hold
+	$(BIN)/pytest -q tests/test_docs.py
+
+clean:
+	rm -rf .venv build *.egg-info

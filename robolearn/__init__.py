@@ -1,0 +1,3 @@
+"""robolearn: a robotics real-world learning stack."""
+
+__version__ = "0.1.0"
