@@ -1,0 +1,1 @@
+"""The words everybody uses: specs, transitions, protocols, clock, errors, plug-ins."""

@@ -1,0 +1,126 @@
+"""The seams of the system: what a robot, task, policy, learner and teleoperation device must offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Batch, Command, Judgement, RobotSpec, TaskSpec
+
+Weights = Mapping[str, Array]
+"""Tensor name -> array; the only form in which weights travel or rest (safetensors)."""
+
+
+@runtime_checkable
+class Robot(Protocol):
+    """A driver of one robot. Only SafeRobot may hold one."""
+
+    @property
+    def spec(self) -> RobotSpec: ...
+
+    def observe(self) -> dict[str, Array]:
+        """The current observation, in the units of ``spec``."""
+
+    def apply(self, command: Command) -> Array:
+        """Execute one control period's action; return (A,) what was really sent.
+
+        Raises:
+            StaleEpochError: the command's epoch is older than one already seen.
+        """
+
+    def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
+        """Bring the robot to the start of an episode, by its own safe means.
+
+        Args:
+            tcp_pose: (7,) position [m] and unit quaternion (w, x, y, z) in the base frame.
+            scene: body name -> (7,) pose; a simulator places these, a real driver takes only an empty mapping.
+        """
+
+    def stop(self, reason: str) -> None:
+        """Stop motion now and latch; idempotent."""
+
+    def clear(self) -> None:
+        """Clear a latched stop. Called only on behalf of a person."""
+
+    def close(self) -> None:
+        """Release the hardware; idempotent."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What is to be done with a robot, and when it is done. Holds the state of the current episode."""
+
+    @property
+    def spec(self) -> TaskSpec: ...
+
+    def reset(self, robot: Robot, rng: np.random.Generator) -> None:
+        """Draw an episode from ``rng`` and bring the robot to its start."""
+
+    def observe(self, raw: Observation) -> dict[str, Array]:
+        """Policy observation from a robot observation. Call once per control step: it may keep a history."""
+
+    def command(self, action: Array) -> Array:
+        """Robot action (robot units) from a normalised policy action (A,) in [-1, 1]."""
+
+    def normalise(self, robot_action: Array) -> Array:
+        """Inverse of ``command`` at the same step: normalised action from an executed robot action."""
+
+    def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
+        """Judge one step from robot observations before and after it."""
+
+    def expert(self, raw: Observation, rng: np.random.Generator, *, informed: bool) -> Array:
+        """Scripted normalised action; informed=True may use the truth, False only what a policy could know."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Something that acts."""
+
+    def reset(self) -> None:
+        """Forget the previous episode."""
+
+    def act(self, observation: Observation, *, explore: bool) -> Array:
+        """Normalised action (A,) for one observation; ``explore`` samples, else greedy."""
+
+    def load(self, weights: Weights) -> None:
+        """Take new weights as a whole."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Something that learns from batches.
+
+    Attributes:
+        online: False when it learns from stored data alone and needs no acting robot.
+        batch_rows: rows wanted by one ``update`` call.
+        updates_per_call: gradient updates (critic updates, for RL) one ``update`` call makes.
+        demo_fraction: share of the rows that must come from the demonstration view, interleaved.
+    """
+
+    online: bool
+    batch_rows: int
+    updates_per_call: int
+    demo_fraction: float
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """Learn from one batch of ``batch_rows`` rows; return metrics."""
+
+    def snapshot(self) -> Weights:
+        """Weights for the policy (copied: later updates do not change them)."""
+
+    def state(self) -> Weights:
+        """Everything needed to resume bit-exactly: parameters, optimiser, random state."""
+
+    def restore(self, state: Weights) -> None:
+        """Inverse of ``state``; raises ResumeError when the shapes do not fit."""
+
+
+@runtime_checkable
+class Device(Protocol):
+    """A teleoperation device."""
+
+    def poll(self) -> Array | None:
+        """(A,) normalised action of the human, or None while hands are off."""

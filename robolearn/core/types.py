@@ -1,0 +1,144 @@
+"""The data that flows through the system (all frozen)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from robolearn.core.spec import Array, ArraySpec, Observation
+
+
+class Kind(IntEnum):
+    """What a row of an episode is. A time-out is never a terminal state."""
+
+    FIRST = 0
+    MID = 1
+    TERMINATED = 2
+    TRUNCATED = 3
+
+    @property
+    def is_last(self) -> bool:
+        """True for the last row of an episode."""
+        return self in (Kind.TERMINATED, Kind.TRUNCATED)
+
+    @property
+    def bootstraps(self) -> bool:
+        """True when the value of this row's observation counts: everything but a terminal state."""
+        return self is not Kind.TERMINATED
+
+
+class Source(IntEnum):
+    """Who produced the executed action."""
+
+    POLICY = 0
+    HUMAN = 1
+    SCRIPT = 2
+    SAFETY = 3
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One row of an episode: an observation, and how the robot came to it.
+
+    An episode of T steps has T+1 rows. Row 0 is ``Kind.FIRST`` and carries only the first observation (its actions
+    are zeros, its reward 0). Row t > 0 carries the action taken at row t-1, what it earned, and the observation it
+    led to; observations are therefore stored once. A training sample (s, a, r, s') is rows (t-1, t).
+
+    Attributes:
+        episode: unique id (hex) of the episode.
+        index: row number, from 0.
+        observation: policy observation at this row.
+        proposed: (A,) normalised action the policy proposed.
+        executed: (A,) normalised action that was really executed (after takeover and safety).
+        human: (A,) normalised action of the human, or None while hands are off.
+        source: who produced ``executed``.
+        reward: reward for arriving at this row.
+        discount: 0 when this row is terminal, else 1 (a truncation bootstraps).
+        kind: FIRST, MID, TERMINATED or TRUNCATED.
+        policy_version: version of the weights that acted; -1 for no policy.
+        stamp_ns: monotonic time of the observation [ns].
+    """
+
+    episode: str
+    index: int
+    observation: Observation
+    proposed: Array
+    executed: Array
+    human: Array | None
+    source: Source
+    reward: float
+    discount: float
+    kind: Kind
+    policy_version: int
+    stamp_ns: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples for a learner. A batch from a replay is valid until its output ring wraps; copy to keep it.
+
+    Attributes:
+        observation, next_observation: key -> (B, *shape).
+        action: (B, A) executed actions, normalised to [-1, 1].
+        reward: (B,).
+        discount: (B,) 0 for terminal rows, else 1; the learner multiplies by its own gamma.
+        demo: (B,) bool, True for rows of the demonstration view (demonstrations and interventions).
+    """
+
+    observation: Observation
+    action: Array
+    reward: Array
+    discount: Array
+    next_observation: Observation
+    demo: Array
+
+
+@dataclass(frozen=True)
+class Command:
+    """A robot action on its way to a driver.
+
+    Attributes:
+        action: (A,) in the robot's units (see ``RobotSpec.action``).
+        epoch: epoch of the lease under which it is sent; a driver refuses an older one.
+    """
+
+    action: Array
+    epoch: int
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot shows and takes: observation key -> spec, one action spec, control rate [Hz]."""
+
+    name: str
+    observation: dict[str, ArraySpec]
+    action: ArraySpec
+    control_hz: float
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a policy sees of a task: policy observation specs, normalised action spec, step limit, rate [Hz]."""
+
+    name: str
+    observation: dict[str, ArraySpec]
+    action: ArraySpec
+    max_steps: int
+    control_hz: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a task says of a step.
+
+    Attributes:
+        reward: sparse task reward.
+        kind: MID, TERMINATED or TRUNCATED (the loop adds the step limit).
+        success: True when the task is solved.
+        info: numbers worth logging (peak force [N], depth [m], ...).
+    """
+
+    reward: float
+    kind: Kind
+    success: bool
+    info: dict[str, float] = field(default_factory=dict)
