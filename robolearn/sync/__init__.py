@@ -1,0 +1,1 @@
+"""Weights from learner to actors: codec, publish, follow, links."""
