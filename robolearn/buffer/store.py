@@ -1,0 +1,134 @@
+"""Where a buffer lies on disk, and making or opening one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from robolearn.buffer.index import Index
+from robolearn.buffer.log import storage_error
+from robolearn.buffer.schema import Schema
+from robolearn.core.errors import CorruptDataError, StoreError
+from robolearn.core.files import fsync_dir, write_atomic
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class StorePaths:
+    """Files of a buffer."""
+
+    root: Path
+
+    @property
+    def schema(self) -> Path:
+        """JSON of the schema."""
+        return self.root / "schema.json"
+
+    @property
+    def index(self) -> Path:
+        """SQLite database of the episodes."""
+        return self.root / "index.sqlite"
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the append logs."""
+        return self.root / "logs"
+
+    def lock(self, name: str) -> Path:
+        """Lock file; held while somebody writes under that name."""
+        return self.root / "locks" / f"{name}.lock"
+
+    def log(self, writer: str, number: int) -> Path:
+        """Path of a writer's n-th log."""
+        return self.logs / f"{writer}-{number:06d}.log"
+
+    def logs_of(self, writer: str) -> list[Path]:
+        """Logs of one writer, oldest first."""
+        return sorted(p for p in self.logs.glob("*.log") if p.stem.rpartition("-")[0] == writer)
+
+
+def open_store(root: Path, schema: Schema) -> StorePaths:
+    """Make a buffer, or open one of the same schema.
+
+    Raises:
+        StoreError: it has another schema (the message shows the difference), or the directory cannot be written.
+        CorruptDataError: its schema cannot be read.
+    """
+    paths = StorePaths(root)
+    try:
+        if not paths.schema.is_file() or not paths.index.is_file():
+            for folder in (root, paths.logs, paths.root / "locks"):
+                folder.mkdir(parents=True, exist_ok=True)
+            with locked(paths.root / "locks" / ".create.lock", wait=True):
+                _create(paths, schema)
+    except OSError as error:
+        raise storage_error(f"cannot make a buffer in {root}", error) from error
+    found = read_schema(root)
+    difference = found.difference(schema)
+    if difference:
+        raise StoreError(
+            f"buffer {root} has another schema than asked for (stored -> asked):\n  " + "\n  ".join(difference)
+        )
+    return paths
+
+
+def read_schema(root: Path) -> Schema:
+    """Schema of an existing buffer.
+
+    Raises:
+        StoreError: there is no buffer.
+        CorruptDataError: its schema cannot be read.
+    """
+    path = StorePaths(root).schema
+    try:
+        return Schema.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise StoreError(f"no buffer in {root}: {path.name} is missing") from error
+    except ValueError as error:
+        raise CorruptDataError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise storage_error(f"cannot read {path}", error) from error
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock that the kernel releases when this process dies.
+
+    Raises:
+        BlockingIOError: somebody else holds it and ``wait`` is False.
+        OSError: the lock file cannot be opened.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)
+
+
+def check_name(name: str) -> None:
+    """A writer's name becomes part of file names.
+
+    Raises:
+        StoreError: it would not make a good one.
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"writer name '{name}': expected letters, digits, '_', '.', '-', beginning with a letter, digit or '_'"
+        )
+
+
+def _create(paths: StorePaths, schema: Schema) -> None:
+    if not paths.index.is_file():
+        Index.create(paths.index)
+    if not paths.schema.is_file():
+        write_atomic(paths.schema, json.dumps(schema.to_json(), indent=2).encode())
+    for folder in (paths.root, paths.root.parent):
+        fsync_dir(folder)
