@@ -64,7 +64,10 @@ class ArraySpec:
             array = array.astype(self.dtype)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SpecError(f"{self.name}: expected finite numbers, got {array}")
-        if (array < self.low).any() or (array > self.high).any():
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        if array.dtype.kind == "f":  # float32(0.008) is above 0.008
+            low, high = low.astype(array.dtype), high.astype(array.dtype)
+        if (array < low).any() or (array > high).any():
             raise SpecError(f"{self.name}: expected values within [{self.low}, {self.high}] {self.unit}, got {array}")
         return array
 

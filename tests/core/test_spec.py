@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from robolearn.core.errors import SpecError
 from robolearn.core.spec import ArraySpec, validate_all
 
-shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+shapes: st.SearchStrategy[tuple[int, ...]] = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 floats = st.sampled_from(["float32", "float64"])
 
 
@@ -20,7 +20,8 @@ floats = st.sampled_from(["float32", "float64"])
 def specs(draw: st.DrawFn) -> ArraySpec:
     shape = draw(shapes)
     dtype = draw(st.sampled_from(["float32", "float64", "uint8", "int64", "bool"]))
-    if shape and draw(st.booleans()):
+    per_element: bool = draw(st.booleans())
+    if shape and per_element:
         low = tuple(draw(st.lists(st.integers(-5, 0).map(float), min_size=shape[-1], max_size=shape[-1])))
         high = tuple(draw(st.sampled_from([1.0, 2.5, math.inf])) for _ in low)
         return ArraySpec("x", shape, dtype, "m", low, high)
@@ -95,7 +96,9 @@ def test_impossible_specs_are_refused(values: dict[str, Any]) -> None:
 
 def test_zeros_has_shape_and_dtype() -> None:
     zeros = ArraySpec("x", (2, 3), "uint8").zeros()
-    assert (zeros.shape, zeros.dtype, zeros.any()) == ((2, 3), np.dtype("uint8"), False)
+    assert zeros.shape == (2, 3)
+    assert zeros.dtype == np.uint8
+    assert not zeros.any()
 
 
 def test_missing_and_unexpected_keys_are_named() -> None:
