@@ -1,0 +1,1 @@
+"""Robot drivers that need no simulator, one file each."""

@@ -1,0 +1,357 @@
+"""SafeRobot: the only thing that reaches a robot.
+
+A software stop is no safety-rated emergency stop: this layer reduces risk, the hardware safety chain protects people.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from robolearn.core.errors import ConfigError, RobotStoppedError, SpecError, StaleEpochError
+from robolearn.core.protocols import Robot
+from robolearn.core.spec import Array, ArraySpec, Observation
+from robolearn.core.types import Command, RobotSpec
+from robolearn.hal import geometry
+from robolearn.hal.limits import CartesianDelta, SafetyLimits
+
+__all__ = ["CartesianDelta", "SafeRobot", "SafetyLimits"]
+
+OnEvent = Callable[[str, Mapping[str, Any]], None]
+
+_CARTESIAN_DELTA = CartesianDelta()
+_SAME = 1e-6
+"""Changes below this fraction of a bound are rounding (float32 actions), not interventions."""
+_BISECTIONS = 20
+
+
+class SafeRobot:
+    """A robot under limits: checks, alters, counts, and fails closed.
+
+    An action passes: shape and finiteness (else the robot holds), the robot's own bounds, the per-step bound, tilt, the
+    workspace box, the driver. Whatever goes wrong in the driver stops the robot and latches.
+
+    Attributes:
+        counts: how often each thing happened: ``applied``, ``rejected``, ``clipped``, ``step``, ``tilt``,
+            ``workspace``, ``driver`` (the driver sent something else), ``force``, ``bad_observation``, ``stopped``.
+        last_altered: the last action was changed by this layer.
+        last_rejected: the last action was refused and the robot held still instead.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        limits: SafetyLimits,
+        *,
+        epoch: int,
+        on_event: OnEvent | None = None,
+        layout: CartesianDelta = _CARTESIAN_DELTA,
+    ) -> None:
+        """Take a robot under guard.
+
+        Args:
+            epoch: epoch of the lease; goes with every command.
+            on_event: told what happened: stops, rejections and, once an episode for each, every other alteration.
+
+        Raises:
+            ConfigError: the robot does not fit the layout.
+        """
+        layout.check(robot.spec)
+        self.spec: RobotSpec = robot.spec
+        self.limits, self.epoch, self.layout = limits, epoch, layout
+        self.counts: Counter[str] = Counter()
+        self.last_altered = self.last_rejected = False
+        self._robot, self._on_event = robot, on_event
+        self._low, self._high = np.array(limits.low), np.array(limits.high)
+        bounds = robot.spec.action
+        self._action_low = np.broadcast_to(np.asarray(bounds.low, dtype=np.float64), bounds.shape)
+        self._action_high = np.broadcast_to(np.asarray(bounds.high, dtype=np.float64), bounds.shape)
+        room = np.maximum(np.abs(self._action_low), np.abs(self._action_high))
+        self._rounding = _SAME * np.where(np.isfinite(room), room, 1.0)
+        self._numbers = [name for name, spec in self.spec.observation.items() if np.dtype(spec.dtype).kind == "f"]
+        self._executed = ArraySpec(f"{self.spec.name} executed", bounds.shape, "float64")
+        self._translation, self._rotation = slice(*layout.translation), slice(*layout.rotation)
+        self._pose: Array | None = None
+        self._grip: float | None = None
+        self._stopped = ""
+        self._fenced = False
+        self._told: set[str] = set()
+
+    @property
+    def stopped(self) -> str:
+        """Why a stop is latched; empty while there is none."""
+        return self._stopped
+
+    def observe(self) -> dict[str, Array]:
+        """The robot's observation. A contact force above the limit stops and latches; the observation is returned.
+
+        Raises:
+            SpecError: a key is missing, misshapen or not finite; the robot is stopped.
+        """
+        try:
+            raw = self._robot.observe()
+            self._check_observation(raw)
+        except BaseException as error:
+            if isinstance(error, SpecError):
+                self._note("bad_observation", problem=str(error))
+            self._fail(error)
+            raise
+        self._pose = np.array(raw[self.layout.pose], dtype=np.float64)
+        if self._grip is None and "gripper" in raw:
+            self._grip = float(raw["gripper"][0])
+        force = self._force(raw)
+        if self.limits.force is not None and force > self.limits.force and not self._stopped:
+            self._note("force", force_n=force)
+            self.stop(f"contact force {force:.1f} N is above the limit of {self.limits.force:g} N")
+        return raw
+
+    def apply(self, action: object) -> Array:
+        """Execute one action for one control period; return (A,) what was really sent.
+
+        Args:
+            action: (A,) in the robot's units. Anything else (another shape, not finite, not numbers) is rejected: zero
+                motion is sent with the gripper as it was.
+
+        Raises:
+            RobotStoppedError: a stop is latched.
+            StaleEpochError: somebody else holds the robot now; nothing more is sent through this object.
+        """
+        self._refuse_if_stopped()
+        if self._pose is None:
+            self.observe()
+            self._refuse_if_stopped()
+        self.last_altered = self.last_rejected = False
+        wanted = self._accept(action)
+        safe = self._hold() if wanted is None else self._limit(wanted)
+        try:
+            self._refuse_if_stopped()
+            executed = self._robot.apply(Command(safe.astype(self.spec.action.dtype), self.epoch))
+            self._executed.validate(executed)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            self._pose = None
+        self.counts["applied"] += 1
+        if np.abs(executed - safe).max() > _SAME:
+            self._note("driver", sent=executed.tolist(), asked=safe.tolist())
+        if self.layout.gripper is not None:
+            self._grip = float(executed[self.layout.gripper])
+        return executed
+
+    def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
+        """Bring the robot to the start of an episode, within the limits.
+
+        Args:
+            tcp_pose: (7,) position [m] and unit quaternion (w, x, y, z) in the base frame.
+            scene: body name -> (7,) pose; see ``Robot.reset``.
+
+        Raises:
+            SpecError: a pose is not (7,) finite numbers with a unit quaternion.
+            ConfigError: the pose is outside the workspace or tilted too far.
+            RobotStoppedError: a stop is latched.
+        """
+        self._refuse_if_stopped()
+        pose = _check_pose("tcp_pose", tcp_pose)
+        bodies = {name: _check_pose(name, value) for name, value in scene.items()}
+        if (pose[:3] < self._low).any() or (pose[:3] > self._high).any():
+            box = f"{list(self.limits.low)} to {list(self.limits.high)}"
+            raise ConfigError(f"reset: the start {pose[:3].tolist()} is outside the workspace {box} [m]")
+        if self.limits.tilt is not None and geometry.tilt(pose[3:]) > self.limits.tilt:
+            raise ConfigError(f"reset: the start is tilted {geometry.tilt(pose[3:]):.3f} rad > {self.limits.tilt} rad")
+        self._pose, self._grip = None, None
+        self._told.clear()
+        try:
+            self._robot.reset(pose, bodies)
+        except ConfigError:
+            raise  # refused before anything moved
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def stop(self, reason: str) -> None:
+        """Stop now and latch; idempotent, the first reason stays. Every call reaches the robot while it is ours."""
+        first, self._stopped = not self._stopped, self._stopped or reason or "stopped"
+        try:
+            if not self._fenced:
+                self._robot.stop(reason)
+        finally:
+            if first:
+                self.counts["stopped"] += 1
+                self._tell("stop", reason=self._stopped)
+
+    def clear(self, person: str = "") -> None:
+        """Clear a latched stop on behalf of a person.
+
+        Args:
+            person: who decided it; must be named.
+
+        Raises:
+            ConfigError: nobody is named.
+            StaleEpochError: somebody else holds the robot now.
+        """
+        if not person.strip():
+            raise ConfigError("only a person clears a stop: say who, for example clear('Ada')")
+        if self._fenced:
+            raise StaleEpochError(f"cannot clear: {self._stopped}")
+        self._robot.clear()
+        reason, self._stopped, self._pose = self._stopped, "", None
+        self._tell("clear", person=person, reason=reason)
+
+    def close(self) -> None:
+        """Release the hardware; idempotent."""
+        self._robot.close()
+
+    def _accept(self, action: object) -> Array | None:
+        """The action as float64 (A,), or None when it is rejected."""
+        try:
+            wanted = np.array(action, dtype=np.float64)
+        except (TypeError, ValueError):
+            problem = f"expected numbers, got {type(action).__name__}"
+        else:
+            if wanted.shape != self.spec.action.shape:
+                problem = f"expected shape {self.spec.action.shape}, got {wanted.shape}"
+            elif not np.isfinite(wanted).all():
+                problem = "expected finite numbers"
+            else:
+                return wanted
+        self.last_altered = self.last_rejected = True
+        self._note("rejected", problem=problem)
+        return None
+
+    def _hold(self) -> Array:
+        """Zero motion, gripper as last commanded (or as it is)."""
+        action = np.zeros(self.spec.action.shape)
+        if self.layout.gripper is not None:
+            action[self.layout.gripper] = self._grip or 0.0
+        return np.clip(action, self._action_low, self._action_high)
+
+    def _limit(self, wanted: Array) -> Array:
+        """The nearest action within all limits."""
+        action = np.minimum(np.maximum(wanted, self._action_low), self._action_high)
+        self._compare("clipped", wanted, action)
+        pose = self._pose
+        if pose is None:
+            raise RobotStoppedError("the pose of the robot is unknown")
+        stepped = action.copy()
+        stepped[self._translation] = _shorten(action[self._translation], self.limits.translation)
+        stepped[self._rotation] = _shorten(action[self._rotation], self.limits.rotation)
+        self._compare("step", action, stepped)
+        action = stepped
+        if self.limits.tilt is not None:
+            turn = _within_tilt(pose[3:], action[self._rotation], self.limits.tilt)
+            action = self._change("tilt", action, self._rotation, turn)
+        return self._change("workspace", action, self._translation, self._within_box(pose, action[self._translation]))
+
+    def _change(self, kind: str, action: Array, part: slice, value: Array) -> Array:
+        """The action with a part replaced, noted when that changes it."""
+        if np.array_equal(action[part], value):
+            return action
+        changed = action.copy()
+        changed[part] = value
+        self._compare(kind, action, changed)
+        return changed
+
+    def _within_box(self, pose: Array, delta: Array) -> Array:
+        """Displacement in tool axes with its target in the box; outside, each axis may only move back in.
+
+        With the target clipped per base axis the arm slides along a wall. The clipped displacement, turned back into
+        tool axes, may exceed a tool-axis bound; it is then scaled, which keeps it in the (convex) box.
+        """
+        turn, position = geometry.to_matrix(pose[3:]), pose[:3]
+        wanted = turn @ delta
+        clipped = np.clip(wanted, np.minimum(self._low - position, 0.0), np.maximum(self._high - position, 0.0))
+        if np.array_equal(clipped, wanted):
+            return delta
+        back = turn.T @ clipped
+        bound = np.where(back > 0, self._action_high[self._translation], -self._action_low[self._translation])
+        size = np.abs(back)
+        ratio = np.divide(bound, size, out=np.ones(3), where=size > bound)
+        return np.asarray(back * ratio.min())
+
+    def _compare(self, kind: str, before: Array, after: Array) -> None:
+        """Note an alteration that is more than rounding."""
+        if (np.abs(after - before) > self._rounding).any():
+            self.last_altered = True
+            self._note(kind, asked=before.tolist(), allowed=after.tolist())
+
+    def _check_observation(self, raw: Observation) -> None:
+        if missing := sorted(self.spec.observation.keys() - raw.keys()):
+            raise SpecError(f"{self.spec.name}: the observation lacks {missing}")
+        for name, spec in self.spec.observation.items():
+            if raw[name].shape != spec.shape:
+                raise SpecError(f"{self.spec.name}: {name}: expected shape {spec.shape}, got {raw[name].shape}")
+        if not np.isfinite(np.concatenate([raw[name].ravel() for name in self._numbers])).all():
+            bad = {name: raw[name].tolist() for name in self._numbers if not np.isfinite(raw[name]).all()}
+            raise SpecError(f"{self.spec.name}: expected finite numbers, got {bad}")
+        _check_unit(self.layout.pose, raw[self.layout.pose])
+
+    def _force(self, raw: Observation) -> float:
+        """Largest contact force the observation speaks of [N]."""
+        force = 0.0
+        if self.layout.wrench in raw:
+            force = math.hypot(*raw[self.layout.wrench][:3].tolist())
+        if self.layout.peak_force in raw:
+            force = max(force, float(raw[self.layout.peak_force][0]))
+        return force
+
+    def _fail(self, error: BaseException) -> None:
+        """Fail closed. A robot that somebody else holds now is left alone."""
+        self._pose = None
+        if isinstance(error, StaleEpochError):
+            self._fenced = True
+        self.stop(f"{type(error).__name__}: {error}")
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped:
+            raise RobotStoppedError(f"the robot is stopped ({self._stopped}); a person has to clear it")
+
+    def _note(self, kind: str, **values: Any) -> None:
+        self.counts[kind] += 1
+        if kind not in self._told:
+            self._told.add(kind)
+            self._tell(kind, **values)
+
+    def _tell(self, kind: str, **values: Any) -> None:
+        if self._on_event is not None:
+            self._on_event(kind, values)
+
+
+def _shorten(vector: Array, longest: float) -> Array:
+    """The vector, scaled down to a Euclidean norm of at most ``longest``."""
+    length = math.sqrt(float(vector @ vector))
+    return vector if length <= longest else np.asarray(vector * (longest / length))
+
+
+def _within_tilt(q: Array, rotvec: Array, limit: float) -> Array:
+    """The rotation, shortened so that the tilt stays within ``limit``; beyond it, only a turn that reduces the tilt."""
+    now, then = geometry.tilt(q), geometry.tilt(geometry.turn(q, rotvec))
+    if then <= limit or then < now:
+        return rotvec
+    if now > limit:
+        return np.zeros(3)
+    good, bad = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (good + bad)
+        if geometry.tilt(geometry.turn(q, middle * rotvec)) <= limit:
+            good = middle
+        else:
+            bad = middle
+    return np.asarray(good * rotvec)
+
+
+def _check_pose(name: str, pose: object) -> Array:
+    """(7,) float64 with a unit quaternion, or SpecError."""
+    value = ArraySpec(name, (7,), "float64", "m, quaternion wxyz").validate(pose)
+    _check_unit(name, value)
+    return value
+
+
+def _check_unit(name: str, pose: Array) -> None:
+    norm = math.sqrt(float(pose[3:] @ pose[3:]))
+    if abs(norm - 1.0) > 1e-3:
+        raise SpecError(f"{name}: expected a unit quaternion (w, x, y, z), got norm {norm:.4g}")
