@@ -1,0 +1,1 @@
+"""MuJoCo worlds, arms, tasks with scripted experts."""

@@ -1,0 +1,264 @@
+"""Peg insertion: frames, what counts as success, what the policy may know, scripted experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sim_world import DOWN, at, place, run
+
+from robolearn.core.errors import ConfigError
+from robolearn.core.protocols import Task
+from robolearn.core.types import Command, Kind
+from robolearn.hal.safety import SafeRobot
+from robolearn.sim import rotation
+from robolearn.sim.tasks import peg_insert
+from robolearn.sim.tasks.peg_insert import MAX_TURN, Config, PegInsert
+
+Make = Callable[..., tuple]
+unit = st.floats(-1, 1)
+
+
+def _seen(tip: np.ndarray, reference: np.ndarray = DOWN) -> dict[str, np.ndarray]:
+    """A robot observation with the tip somewhere and all else zero."""
+    return {
+        "tool_pose": tip,
+        "tool_twist": np.zeros(6),
+        "tool_reference": reference,
+        "wrench": np.zeros(6),
+        "peak_force": np.zeros(1),
+        "action": np.zeros(7),
+    }
+
+
+def _judge(task: PegInsert, tip: np.ndarray) -> bool:
+    verdict = task.judge(_seen(tip), np.zeros(7), _seen(tip))
+    assert verdict.reward == float(verdict.success)
+    assert verdict.kind is (Kind.TERMINATED if verdict.success else Kind.MID)
+    return verdict.success
+
+
+def _tilted(degrees: float) -> np.ndarray:
+    return rotation.multiply(DOWN, rotation.from_rotvec(np.array([math.radians(degrees), 0.0, 0.0])))
+
+
+@pytest.mark.parametrize("tier", list(peg_insert.TIERS))
+def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
+    robot, task = make(tier)
+    assert isinstance(task, Task)
+    assert task.spec.max_steps == 100
+    assert task.spec.control_hz == robot.spec.control_hz
+    safe = SafeRobot(robot, peg_insert.limits(task.config), epoch=1)
+    task.reset(safe, np.random.default_rng(0))
+    observation = task.observe(safe.observe())
+    task.spec.observation["state"].validate(observation["state"])
+    for corner in np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T:
+        safe.apply(task.command(np.append(corner, [0, 0, 0])))
+        task.observe(safe.observe())
+        assert not safe.last_altered, "unit actions stay within the safety limits"
+
+
+def test_inserted_peg_counts() -> None:
+    task = peg_insert.build(Config())
+    for depth in (36.1, 38.0, 40.0):
+        assert _judge(task, at(0, 0, depth))
+    assert _judge(task, at(1.5, -1.5, 38))
+
+
+@pytest.mark.parametrize(
+    "tip",
+    [
+        at(0, 0, 35.5),
+        at(0, 0, 46),
+        at(6, 0, 38),
+        at(0, -2.5, 38),
+        at(0, 0, -5),
+        at(0, 0, 0),
+        at(0, 0, 38, _tilted(9)),
+        at(0, 0, 38, _tilted(175)),
+    ],
+    ids=["shallow", "through the floor", "beside", "off centre", "hovering", "on top", "tilted", "upside down"],
+)
+def test_anything_else_does_not(tip: np.ndarray) -> None:
+    assert not _judge(peg_insert.build(Config()), tip)
+
+
+def test_success_is_about_the_true_hole_not_the_estimate(make: Make) -> None:
+    robot, task = make()
+    place(robot, task, at(0, 0, -30), error_mm=(3.0, 0.0))
+    true_x = 3.0  # the estimate's x axis is the base frame's
+    assert _judge(task, at(true_x, 0, 38))
+    assert not _judge(task, at(0, 0, 38))
+
+
+@given(st.tuples(unit, unit, unit, unit, unit, unit), unit)
+def test_normalise_inverts_command(action: tuple[float, ...], reference_yaw: float) -> None:
+    """With any reference orientation, as long as the turn is within one step's bound; beyond, the turn is shortened."""
+    task = peg_insert.build(Config())
+    reference = rotation.multiply(DOWN, rotation.about_z(0.05 * reference_yaw))
+    task.observe(_seen(at(0, 0, -20), reference))
+    wanted = np.array(action)
+    command = task.command(wanted)
+    executed = task.normalise(command)
+    np.testing.assert_allclose(executed[:3], wanted[:3], atol=1e-6)
+    turn = np.linalg.norm(command[3:6])
+    assert turn <= MAX_TURN * (1 + 1e-9)
+    if turn < MAX_TURN * 0.999:
+        np.testing.assert_allclose(executed, wanted, atol=1e-5)
+    np.testing.assert_allclose(task.normalise(task.command(executed))[:3], executed[:3], atol=1e-6)
+
+
+@given(st.tuples(*[st.floats(-5, 5)] * 6))
+def test_command_is_always_acceptable(action: tuple[float, ...]) -> None:
+    task = peg_insert.build(Config())
+    command = task.command(np.array(action))
+    limits = peg_insert.limits(Config())
+    assert np.linalg.norm(command[:3]) <= limits.translation
+    assert np.linalg.norm(command[3:6]) <= limits.rotation
+    assert command[6] == 0.0
+
+
+def test_zero_turn_aligns_with_the_estimate() -> None:
+    task = peg_insert.build(Config())
+    ahead = rotation.multiply(DOWN, rotation.about_z(0.04))
+    task.observe(_seen(at(0, 0, -20), ahead))
+    np.testing.assert_allclose(task.command(np.zeros(6))[3:6], [0, 0, -0.04], atol=1e-9)
+
+
+@pytest.mark.parametrize("tier", ["default", "hard"])
+def test_first_observation_does_not_depend_on_the_truth(make: Make, tier: str) -> None:
+    robot, task = make(tier)
+    seen = []
+    for error in ((0.0, 0.0), (3.0, -2.0), (-1.0, 3.0)):
+        place(robot, task, at(12, -7, -20), error_mm=error)
+        task.place(robot, at(0, 0, 0), 1e-3 * np.array([*error, 0.0]), 0.03 * error[0], at(12, -7, -20))
+        seen.append(task.observe(robot.observe())["state"])
+        for _ in range(3):
+            robot.apply(Command(task.command(np.array([-0.3, 0.2, 0.3, 0, 0, 0.1])), 0))
+            seen[-1] = np.concatenate([seen[-1], task.observe(robot.observe())["state"]])
+    np.testing.assert_array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(seen[0], seen[2])
+
+
+def test_observation_is_the_same_wherever_the_estimate_lies(make: Make) -> None:
+    """Relative to the estimate: turning and moving estimate and start together changes (almost) nothing."""
+    robot, task = make()
+    seen = []
+    for yaw, shift in ((0.0, (0, 0)), (0.3, (20, -15))):
+        about = rotation.about_z(yaw)
+        estimate = np.concatenate([at(*shift, 0)[:3], rotation.multiply(about, DOWN)])
+        tip = estimate.copy()
+        tip[:3] += rotation.matrix(about) @ np.array([0.008, 0.004, 0.02])
+        task.place(robot, estimate, np.zeros(3), 0.0, tip)
+        seen.append(task.observe(robot.observe())["state"])
+    np.testing.assert_allclose(seen[0], seen[1], atol=2e-3)
+
+
+def test_draws_cover_the_announced_ranges() -> None:
+    class Recorder:
+        def reset(self, tcp_pose: np.ndarray, scene: dict[str, np.ndarray]) -> None:
+            self.tcp, self.hole = tcp_pose, scene["socket"]
+
+    task, robot = peg_insert.build(peg_insert.TIERS["hard"]), Recorder()
+    offsets, starts, estimates = [], [], []
+    for seed in range(400):
+        task.reset(robot, np.random.default_rng(seed))  # type: ignore[arg-type]
+        estimate = task._estimate
+        offset, turn = peg_insert._relative(robot.hole, estimate)
+        offsets.append([*offset, rotation.to_rotvec(turn)[2]])
+        starts.append(robot.tcp[:3])
+        estimates.append(estimate[:3])
+    offset = np.array(offsets)
+    assert np.abs(offset[:, :2]).max() == pytest.approx(0.004, rel=0.05)
+    assert np.abs(offset[:, 2]).max() < 1e-12
+    assert np.degrees(np.abs(offset[:, 3]).max()) == pytest.approx(4.0, rel=0.05)
+    for places in (np.array(starts), np.array(estimates)):
+        spread = np.abs(places[:, :2] - np.array(peg_insert.OPENING_M)[:2]).max(axis=0)
+        np.testing.assert_allclose(spread, 0.03, rtol=0.05)
+    relative = np.array(starts)[:, 0] - np.array(estimates)[:, 0]
+    assert abs(np.corrcoef(offset[:, 0], relative)[0, 1]) < 0.15, "the start says nothing of the error"
+
+
+def test_millimetres_survive_in_the_observation(make: Make) -> None:
+    task = peg_insert.build(Config())
+    far = task.observe(_seen(at(50, 0, -30)))["state"]
+    task._frames = []
+    further = task.observe(_seen(at(50.5, 0, -30)))["state"]
+    task._frames = []
+    near = task.observe(_seen(at(0.5, 0, 0)))["state"]
+    task._frames = []
+    centre = task.observe(_seen(at(0, 0, 0)))["state"]
+    assert abs(near[0] - centre[0]) > 0.1
+    assert abs(far[0] - further[0]) > 1e-3
+    assert np.abs(far).max() < 5
+
+
+def test_history_shows_older_frames_and_ends_with_the_episode(make: Make) -> None:
+    robot, task = make()
+    place(robot, task, at(0, 0, -20))
+    frames = []
+    for step in range(5):
+        robot.apply(Command(task.command(np.full(6, 0.1 * step)), 0))
+        frames.append(task.observe(robot.observe())["state"])
+    parts = np.split(frames[-1], 3)
+    np.testing.assert_array_equal(parts[0], frames[4][:24])
+    np.testing.assert_array_equal(parts[1], frames[3][:24])
+    np.testing.assert_array_equal(parts[2], frames[1][:24])
+    np.testing.assert_allclose(parts[0][18:24], 0.4, atol=1e-5)
+    task.reset(robot, np.random.default_rng(0))
+    fresh = np.split(task.observe(robot.observe())["state"], 3)
+    np.testing.assert_array_equal(fresh[0], fresh[1])
+    np.testing.assert_array_equal(fresh[0], fresh[2])
+    assert not fresh[0][18:24].any()
+
+
+def test_bad_history_is_refused() -> None:
+    with pytest.raises(ConfigError, match="history"):
+        peg_insert.build(replace(Config(), history=(1, 2)))
+
+
+@pytest.mark.parametrize("tier", list(peg_insert.TIERS))
+def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
+    robot, task = make(tier)
+    for seed in range(4):
+        success, seen, peak = run(robot, task, seed, informed=True)
+        assert success
+        assert 20 < len(seen) < 60
+        assert peak < 10
+
+
+def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
+    robot, task = make("hard")
+    outcomes = [run(robot, task, seed, informed=False) for seed in range(5)]
+    assert sum(success for success, _, _ in outcomes) <= 1
+    assert max(peak for _, _, peak in outcomes) < 20
+
+
+def test_blind_expert_ignores_the_truth(make: Make) -> None:
+    robot, task = make()
+    raw = _seen(at(4, 3, -10))
+    actions = []
+    for error in ((0.0, 0.0), (3.0, -3.0)):
+        place(robot, task, at(4, 3, -10), error_mm=error)
+        actions.append([task.expert(raw, np.random.default_rng(0), informed=known) for known in (False, True)])
+    np.testing.assert_array_equal(actions[0][0], actions[1][0])
+    assert not np.array_equal(actions[0][1], actions[1][1])
+
+
+def test_a_peg_beside_the_hole_is_held_up_by_the_rim(make: Make) -> None:
+    """No chamfer: 0.3 mm off it goes in, 0.6 mm beyond the clearance of 0.5 mm it does not."""
+    robot, task = make("hard")
+    depth = {}
+    for off in (0.3, 1.1):
+        place(robot, task, at(off, 0, -1))
+        for _ in range(45):
+            robot.apply(Command(task.command(np.array([0, 0, 0.3, 0, 0, 0])), 0))
+            task.observe(robot.observe())
+        depth[off] = 1e3 * (0.05 - robot.observe()["tool_pose"][2])
+    assert depth[0.3] > 30
+    assert depth[1.1] < 0.5
