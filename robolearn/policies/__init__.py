@@ -1,0 +1,1 @@
+"""Policy families, one file each; shared nets in policies/parts."""

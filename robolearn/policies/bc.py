@@ -1,0 +1,219 @@
+"""Behaviour cloning: regression of demonstrated actions, the baseline every learning curve is shown against.
+
+    L = mean over rows of |f(s) - a|^2, AdamW, learning rate falling to zero along a half cosine over ``updates``.
+
+It learns from the demonstration view alone and stops changing after ``updates`` gradient steps.
+Train: ``robolearn train peg_insert --algo bc``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn.core.errors import ConfigError, SpecError
+from robolearn.core.protocols import Weights
+from robolearn.core.spec import Array
+from robolearn.core.types import Batch, TaskSpec
+from robolearn.policies.parts import mlp
+from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors
+from robolearn.policies.parts.flat import Adam, Flat
+from robolearn.policies.parts.mlp import MlpShape, Workspace
+from robolearn.policies.parts.observation import ObservationLayout
+from robolearn.policies.parts.pixels import Encoder, random_shift
+from robolearn.policies.parts.state import load_arrays, optimiser_tensors, to_arrays
+
+ONLINE = False
+"""Learns from stored demonstrations alone; a run needs no acting robot."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters.
+
+    Attributes:
+        hidden: width of each hidden layer.
+        layers: hidden layers.
+        batch: rows of one gradient step.
+        updates: gradient steps in all; later ``update`` calls change nothing.
+        updates_per_call: gradient steps per ``update`` call.
+        lr: learning rate at the start.
+        weight_decay: decoupled weight decay (AdamW).
+        dropout: dropout rate in the hidden layers.
+        grad_clip: largest gradient norm; 0 for no limit.
+        std_floor: smallest standard deviation an observation is divided by.
+        observation_clip: standardised observations are clipped to this.
+        image_channels: output channels of the stride-2 convolutions, per camera.
+        image_width: size of the embedding of one camera.
+        shift_pad: largest random shift of an image [pixels]; 0 for none.
+    """
+
+    hidden: int = 256
+    layers: int = 2
+    batch: int = 128
+    updates: int = 20_000
+    updates_per_call: int = 20
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    dropout: float = 0.1
+    grad_clip: float = 0.0
+    std_floor: float = 0.3
+    observation_clip: float = 10.0
+    image_channels: tuple[int, ...] = (16, 32, 32, 32)
+    image_width: int = 64
+    shift_pad: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "layers", "batch", "updates", "updates_per_call", "image_width"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"bc.{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("lr", "std_floor", "observation_clip"):
+            if not getattr(self, name) > 0.0:
+                raise ConfigError(f"bc.{name} is {getattr(self, name)}; it must be positive")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"bc.dropout is {self.dropout}; it must lie within [0, 1)")
+
+
+def build_policy(config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu") -> NetworkPolicy:
+    """A policy that acts zero until it is given weights."""
+    shape = ActorShape(
+        hidden=(config.hidden,) * config.layers,
+        outputs=spec.action.size,
+        observation_clip=config.observation_clip,
+        image_channels=config.image_channels,
+        image_width=config.image_width,
+    )
+    return NetworkPolicy(shape, spec, seed=seed, device=device)
+
+
+def build_learner(
+    config: Config,
+    spec: TaskSpec,
+    *,
+    seed: int,
+    device: str = "cpu",
+    statistics: Mapping[str, tuple[Array, Array]],
+) -> BcLearner:
+    """A learner for a task; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional key."""
+    return BcLearner(config, spec, seed=seed, device=device, statistics=statistics)
+
+
+class BcLearner:
+    """See the module's docstring.
+
+    Attributes:
+        total_updates: gradient steps after which training is over.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: TaskSpec,
+        *,
+        seed: int,
+        device: str,
+        statistics: Mapping[str, tuple[Array, Array]],
+    ) -> None:
+        self.config, self._device = config, torch.device(device)
+        self.online, self.demo_fraction, self.total_updates = False, 1.0, config.updates
+        self.batch_rows, self.updates_per_call = config.batch * config.updates_per_call, config.updates_per_call
+        self._layout = ObservationLayout.of(spec)
+        self._normaliser = self._layout.normaliser(statistics, config.std_floor, config.observation_clip)
+        self._rng = torch.Generator().manual_seed(seed)
+        features = self._layout.size
+        self._encoder: Encoder | None = None
+        if self._layout.images:
+            encoder = Encoder(self._layout.images, config.image_channels, config.image_width, self._rng)
+            self._encoder = encoder.to(self._device)
+            features += encoder.size
+            self._encoder_adam = torch.optim.AdamW(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._shape = MlpShape(1, features, (config.hidden,) * config.layers, spec.action.size)
+        self._actor = Flat(self._shape.parameters, self._device)
+        self._shape.initialise(self._actor, self._rng)
+        self._work = Workspace(self._shape, config.batch, self._device)
+        self._adam = Adam(self._actor, config.lr, grad_clip=config.grad_clip, weight_decay=config.weight_decay)
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps made so far."""
+        return int(self._adam.step_count)
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """``updates_per_call`` gradient steps on a batch of ``batch_rows`` rows.
+
+        Raises:
+            SpecError: the batch has another number of rows.
+        """
+        config, done = self.config, self.updates
+        if len(batch.action) != self.batch_rows:
+            raise SpecError(f"bc: expected a batch of {self.batch_rows} rows, got {len(batch.action)}")
+        losses = []
+        with torch.no_grad():
+            vector = self._tensor(self._normaliser(self._layout.concatenate_batch(batch.observation)))
+            action = self._tensor(np.array(batch.action, dtype=np.float32))
+            images = {key: self._tensor(np.array(batch.observation[key])) for key, _ in self._layout.images}
+            for k in range(min(config.updates_per_call, config.updates - done)):
+                rows = slice(k * config.batch, (k + 1) * config.batch)
+                rate = 0.5 * config.lr * (1.0 + math.cos(math.pi * (done + k) / config.updates))
+                features = self._features(vector[rows], {key: image[rows] for key, image in images.items()})
+                losses.append(self._step(features, action[rows], rate))
+        if not losses:
+            return {"bc_loss": math.nan, "lr": 0.0}
+        return {"bc_loss": float(torch.stack(losses).mean()), "lr": rate}
+
+    def _step(self, features: Tensor, action: Tensor, rate: float) -> Tensor:
+        masks = mlp.dropout_masks(self._shape, len(action), self.config.dropout, self._rng, self._device)
+        out = mlp.forward(self._shape, self._actor.views, features.detach(), self._work, masks=masks)
+        error = out - action
+        d_out = error * (2.0 / len(action))
+        wanted = self._encoder is not None
+        d_in = mlp.backward(
+            self._shape, self._actor.views, self._work, d_out, grads=self._adam.grads.views, input_grad=wanted
+        )
+        self._adam.learning_rate = rate
+        self._adam.step()
+        if d_in is not None:
+            self._encoder_adam.param_groups[0]["lr"] = rate
+            self._encoder_adam.zero_grad()
+            torch.autograd.backward(features, d_in)
+            self._encoder_adam.step()
+        return error.square().sum(-1).mean()
+
+    def _features(self, vector: Tensor, images: Mapping[str, Tensor]) -> Tensor:
+        if self._encoder is None:
+            return vector
+        shifted = {key: random_shift(image, self.config.shift_pad, self._rng) for key, image in images.items()}
+        with torch.enable_grad():
+            return torch.cat([self._encoder(shifted), vector], -1)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+    def snapshot(self) -> Weights:
+        """Network, image encoder and normaliser (copies)."""
+        return to_arrays(acting_tensors(self._actor, self._normaliser, self._encoder))
+
+    def _everything(self) -> dict[str, Tensor]:
+        named = acting_tensors(self._actor, self._normaliser, self._encoder) | self._adam.tensors("adam")
+        if self._encoder is not None:
+            named |= optimiser_tensors(self._encoder_adam, "encoder_adam")
+        return named
+
+    def state(self) -> Weights:
+        """Parameters, optimiser moments, normaliser and random state (copies)."""
+        return to_arrays(self._everything() | {"rng": self._rng.get_state()})
+
+    def restore(self, state: Weights) -> None:
+        """Inverse of ``state``.
+
+        Raises:
+            ResumeError: names or shapes differ; the message names each difference.
+        """
+        rng = self._rng.get_state()
+        load_arrays("learner state", self._everything() | {"rng": rng}, state)
+        self._rng.set_state(rng)

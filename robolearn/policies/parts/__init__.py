@@ -1,0 +1,1 @@
+"""Networks, normaliser and other parts that policy families share."""

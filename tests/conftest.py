@@ -1,0 +1,1 @@
+"""Makes helpers in this directory importable from every test."""
