@@ -1,0 +1,168 @@
+"""``robolearn train``: from a command line to a complete TrainConfig, and from its result to a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from robolearn.cli.options import parse, peek, take, take_flag
+from robolearn.core import config as typed
+from robolearn.core import plugins
+from robolearn.core.errors import ConfigError, suggest
+from robolearn.run.config import TrainConfig
+
+WHAT = """Teach a policy a task.
+
+  robolearn train [TASK[:TIER]] [OPTIONS]     for example: robolearn train peg_insert:smoke --seed 1
+  robolearn train --resume RUN                go on with a run where it stopped
+
+A tier's values come first, then those of --config PRESET.yaml, then options. Also: --json (the result as one JSON
+document on stdout)."""
+
+_STOPPED = 130
+
+
+@dataclass(frozen=True)
+class Request:
+    """A parsed command line.
+
+    Attributes:
+        config: the whole configuration; for a resume, the options on top of the defaults are not in it yet.
+        resume: run directory to go on with, or empty.
+        options: what remains for ``apply_options``, on top of a stored configuration.
+        json: print the result as JSON.
+    """
+
+    config: TrainConfig | None
+    resume: str
+    options: tuple[str, ...]
+    preset: str
+    json: bool
+    headless: bool
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train or go on training; 0 when the run is done, 130 when the user stopped it."""
+    request = read(arguments)
+    from robolearn.run import rundir, supervise
+    from robolearn.run.config import RunPaths
+    from robolearn.run.live import LiveView, results_table
+
+    config, root = request.config, Path(request.resume)
+    if config is not None:
+        root = Path(config.run_dir) if config.run_dir else rundir.default_run_dir(config)
+        config = dataclasses.replace(config, run_dir=str(root))
+    output = sys.stderr if request.json else sys.stdout
+    with LiveView(output, plain=request.headless, events=RunPaths(root).events) as live:
+        if config is not None:
+            result = supervise.train(config, argv=["robolearn", "train", *arguments], live=live)
+        else:
+            result = supervise.resume(root, overrides=lambda stored: on_top_of(stored, request), live=live)
+    if request.json:
+        from robolearn.cli.output import print_json
+
+        print_json({"run": str(result.run_dir), "state": result.state, **result.results})
+    elif result.state == "done":
+        print(results_table(result.results))
+        print(f"report: {RunPaths(result.run_dir).report}")
+    else:
+        print(f"stopped; go on with: robolearn train --resume {result.run_dir}")
+    return 0 if result.state == "done" else _STOPPED
+
+
+def read(arguments: Sequence[str]) -> Request:
+    """Understand a command line of ``train``.
+
+    Raises:
+        ConfigError: anything in it is unknown or of a wrong type.
+    """
+    rest = list(arguments)
+    as_json = take_flag(rest, "--json")
+    preset, resume = take(rest, "--config") or "", take(rest, "--resume") or ""
+    options = tuple(_spell_out_task(rest))
+    if resume:
+        return Request(None, resume, options, preset, as_json, "--headless" in options)
+    data = _read_preset(preset)
+    task, tier, algo = (
+        typed.check(peek(options, f"--{key}") or data.get(key, getattr(TrainConfig(), key)), str, key)
+        for key in ("task", "tier", "algo")
+    )
+    tiers = plugins.load("task", task).TIERS
+    if tier not in tiers:
+        raise ConfigError(f"unknown tier '{tier}' of {task}{suggest(tier, tiers)}")
+    if algo not in plugins.names("policy"):
+        raise ConfigError(f"unknown algo '{algo}'{suggest(algo, plugins.names('policy'))}")
+    policy = plugins.load("policy", algo).Config()
+    base = TrainConfig(task=task, tier=tier, algo=algo, env=tiers[tier], policy=policy)
+    config = apply_options(typed.merge(base, data, types=_types(base)), options)
+    _check_robot(config.robot)
+    return Request(config, "", (), preset, as_json, config.headless)
+
+
+def on_top_of(stored: TrainConfig, request: Request) -> TrainConfig:
+    """The stored configuration with a request's preset and options on top (``resume`` refuses what may not change)."""
+    return apply_options(typed.merge(stored, _read_preset(request.preset), types=_types(stored)), request.options)
+
+
+def apply_options(base: TrainConfig, options: Sequence[str]) -> TrainConfig:
+    """``base`` with command line options on top."""
+    types = _types(base)
+    cls = _options_class(types["env"], types["policy"])
+    default = cls(**{field.name: getattr(base, field.name) for field in dataclasses.fields(base)})
+    chosen = parse(cls, options, verb="train", what=WHAT, default=default)
+    return TrainConfig(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(base)})
+
+
+@lru_cache(maxsize=8)
+def _options_class(env: type, policy: type) -> Any:
+    """TrainConfig with the plug-ins' own types in place of ``Any``."""
+    hints = typed.hints(TrainConfig) | {"env": env, "policy": policy}
+    fields = [(field.name, hints[field.name]) for field in dataclasses.fields(TrainConfig)]
+    namespace = {"__doc__": TrainConfig.__doc__}
+    return dataclasses.make_dataclass("TrainOptions", fields, frozen=True, namespace=namespace)
+
+
+def _types(config: TrainConfig) -> dict[str, type]:
+    return {"env": type(config.env), "policy": type(config.policy)}
+
+
+def _spell_out_task(arguments: list[str]) -> list[str]:
+    """A leading ``TASK`` or ``TASK:TIER`` as options; ``--task TASK:TIER`` likewise."""
+    options = list(arguments)
+    task = options.pop(0) if options and not options[0].startswith("-") else None
+    named = take(options, "--task")
+    if task is not None and named is not None and task != named:
+        raise ConfigError(f"two tasks are given: '{task}' and '{named}'")
+    task = task or named
+    if task is None:
+        return options
+    name, _, tier = task.partition(":")
+    if tier:
+        other = peek(options, "--tier")
+        if other not in (None, tier):
+            raise ConfigError(f"two tiers are given: '{tier}' and '{other}'")
+        take(options, "--tier")
+        options = ["--tier", tier, *options]
+    return ["--task", name, *options]
+
+
+def _read_preset(path: str) -> dict[str, Any]:
+    """A preset's values; a run's own ``config.yaml`` as preset does not bring its directory along."""
+    if not path:
+        return {}
+    data = typed.load_yaml(path)
+    own = data.get("run_dir")
+    if isinstance(own, str) and own and Path(own).resolve() == Path(path).resolve().parent:
+        del data["run_dir"]
+    return data
+
+
+def _check_robot(robot: str) -> None:
+    driver = robot.partition(":")[0]
+    if driver not in plugins.names("robot"):
+        raise ConfigError(f"unknown robot '{driver}'{suggest(driver, plugins.names('robot'))}")

@@ -1,0 +1,1 @@
+"""Reward sources: task success, classifiers, human labels."""

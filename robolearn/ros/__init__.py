@@ -1,0 +1,1 @@
+"""rclpy node shells around run and hal; the only place that imports rclpy."""

@@ -1,0 +1,1 @@
+"""Act, learn, evaluate, supervise the processes of a run."""

@@ -1,0 +1,128 @@
+"""The actor process: one robot, acting with the newest weights, storing everything."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from robolearn.buffer.schema import Schema
+from robolearn.buffer.writer import Writer
+from robolearn.core.protocols import Policy
+from robolearn.core.spec import Array, Observation
+from robolearn.run.act import Episode, run_episode
+from robolearn.run.config import TrainConfig
+from robolearn.run.counters import Field, Row
+from robolearn.run.limiter import UpdateLimiter
+from robolearn.run.process import Process
+from robolearn.run.seeds import Stream, stream
+from robolearn.run.station import build_policy, build_station
+from robolearn.sync.local import LocalFollower
+
+_POLL_S = 0.001
+
+
+class Actor:
+    """Runs episodes until the run has its steps."""
+
+    def __init__(self, process: Process, config: TrainConfig, index: int, limiter: UpdateLimiter) -> None:
+        self.process, self.config, self.index, self.limiter = process, config, index, limiter
+        self.station = build_station(config, epoch=process.epoch, on_event=process.safety_event)
+        self.task = self.station.task
+        self.policy: Policy = build_policy(config, self.task, seed=config.seed)
+        self.follower = LocalFollower(process.paths.weights)
+        self.version = -1
+        self.version_since_ns = time.monotonic_ns()
+        self.counters, self.row = process.counters, process.row
+        schema = Schema(self.task.spec.observation, self.task.spec.action)
+        self.writer = Writer(
+            process.paths.buffer, schema, name=f"actor{index}", robot=f"{config.robot}/{index}", task=config.task
+        )
+        self.steps = self.writer.transitions
+        self.episodes = self.writer.episodes
+        self.counters.set(self.row, Field.STEPS, self.steps)
+
+    def run(self) -> None:
+        """Act until told to stop or until all actors together have the steps of the run."""
+        try:
+            while not self.process.stopping() and not self._enough():
+                if self._wait_for_weights():
+                    self._episode()
+        finally:
+            self.writer.close()
+            self.station.robot.close()
+
+    def _enough(self) -> bool:
+        return self.counters.actor_steps() >= self.config.steps
+
+    def _wait_for_weights(self) -> bool:
+        self._take_weights()
+        while self.version < 0 and not self.process.stopping():
+            time.sleep(_POLL_S)
+            self._take_weights()
+        return self.version >= 0
+
+    def _take_weights(self) -> None:
+        snapshot = self.follower.poll()
+        if snapshot is not None:
+            self.policy.load(snapshot.weights)
+            self.version, self.version_since_ns = snapshot.version, time.monotonic_ns()
+
+    def _before_step(self) -> bool:
+        """Wait for the learner, take new weights (policies that act step by step have a boundary here)."""
+        if not self.config.realtime and not self._may_act():
+            self.writer.flush()
+            while not self._may_act():
+                if self.process.stopping():
+                    return False
+                time.sleep(_POLL_S)
+        self._take_weights()
+        self.steps += 1
+        self.counters.set(self.row, Field.STEPS, self.steps)
+        return not self.process.stopping() and not self._enough()
+
+    def _may_act(self) -> bool:
+        return self.limiter.actor_may(self.counters.actor_steps(), self.counters.get(Row.LEARNER, Field.UPDATES))
+
+    def _act(self, observation: Observation, raw: Observation) -> Array:
+        return self.policy.act(observation, explore=True)
+
+    def _episode(self) -> None:
+        self.policy.reset()
+        rng = stream(self.config.seed, Stream.TRAIN, self.index, self.episodes)
+        episode = run_episode(
+            self.station,
+            self._act,
+            rng,
+            append=self.writer.append,
+            before_step=self._before_step,
+            version=lambda: self.version,
+        )
+        self.writer.end_episode(success=episode.success)
+        self.episodes += 1
+        self.counters.set(self.row, Field.EPISODES, self.episodes)
+        self.counters.set(self.row, Field.ROBOT_MS, int(1e3 * self.steps / self.task.spec.control_hz))
+        self._report(episode)
+
+    def _report(self, episode: Episode) -> None:
+        newest = self.counters.get(Row.LEARNER, Field.VERSION)
+        periods = np.asarray(episode.periods_s)
+        self.process.metric(
+            "episode",
+            steps=self.counters.actor_steps(),
+            robot_s=self.counters.robot_seconds(),
+            episode=episode.id,
+            success=episode.success,
+            length=episode.steps,
+            peak_force_n=round(episode.peak_force_n, 2),
+            interventions=episode.interventions / max(episode.steps, 1),
+            policy_version=self.version,
+            staleness_versions=max(newest - self.version, 0),
+            staleness_s=round((time.monotonic_ns() - self.version_since_ns) * 1e-9, 3),
+            rate_p50_hz=round(1.0 / max(float(np.median(periods)), 1e-9), 1),
+            rate_p99_ms=round(1e3 * float(np.percentile(periods, 99)), 2),
+            overruns=int((periods > 1.5 / self.task.spec.control_hz).sum()) if self.config.realtime else 0,
+            safety_events=episode.safety,
+            interrupted=episode.interrupted,
+            **{"return": episode.reward},
+        )

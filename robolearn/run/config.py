@@ -1,0 +1,154 @@
+"""The configuration of a training run (standard library only)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run. Written as ``config.yaml``; ``env`` and ``policy`` are the plug-ins' own configs.
+
+    Attributes:
+        task: task plug-in.
+        tier: named difficulty of the task; its values land in ``env``.
+        algo: policy plug-in.
+        robot: robot plug-in, optionally with an instance name (``fr3_sim`` or ``fr3_sim:bench1``).
+        robots: number of robots (one actor process each).
+        obs: observe joint and force state, or camera images as well.
+        seed: seed of everything random in the run.
+        steps: robot steps to train for; 0 takes the task tier's budget.
+        demos: scripted demonstrations to record first.
+        demos_from: a run directory or buffer whose demonstrations are used instead.
+        run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
+        realtime: step simulated robots in real time.
+        headless: no live view even in a terminal.
+        eval_episodes: episodes of the final, policy-only evaluation on unseen seeds.
+        eval_every: robot steps between evaluations of the learning curve; 0 for none.
+        eval_curve_episodes: episodes of each of those.
+        checkpoint_every_s: seconds between checkpoints.
+        publish_every: learner calls between weight publications.
+        device: where to learn; ``auto`` takes a GPU when there is one.
+        wait: seconds to wait for a leased resource before failing.
+        video: record a video of the final policy.
+        env: task configuration.
+        policy: policy configuration.
+    """
+
+    task: str = "peg_insert"
+    tier: str = "default"
+    algo: str = "rlpd"
+    robot: str = "fr3_sim"
+    robots: int = 1
+    obs: Literal["state", "pixels"] = "state"
+    seed: int = 0
+    steps: int = 0
+    demos: int = 20
+    demos_from: str = ""
+    run_dir: str = ""
+    realtime: bool = False
+    headless: bool = False
+    eval_episodes: int = 100
+    eval_every: int = 1000
+    eval_curve_episodes: int = 20
+    checkpoint_every_s: float = 30.0
+    publish_every: int = 10
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    wait: float = 0.0
+    video: bool = True
+    env: Any = None
+    policy: Any = None
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where everything of a run lies."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def command(self) -> Path:
+        """The command line that started the run."""
+        return self.root / "command.txt"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, git revision, machine."""
+        return self.root / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line, see docs/run-directory.md."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Things that happened, one JSON object a line."""
+        return self.root / "events.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """Current state, replaced atomically about once a second."""
+        return self.root / "status.json"
+
+    @property
+    def results(self) -> Path:
+        """Final numbers."""
+        return self.root / "results.json"
+
+    @property
+    def counters(self) -> Path:
+        """Counters shared by the processes of the run."""
+        return self.root / "counters.bin"
+
+    @property
+    def evaluation(self) -> Path:
+        """Episodes of the final evaluation, one JSON object a line, a file per process."""
+        return self.root / "evaluation"
+
+    @property
+    def logs(self) -> Path:
+        """What the processes of the run printed."""
+        return self.root / "logs"
+
+    @property
+    def buffer(self) -> Path:
+        """The replay buffer."""
+        return self.root / "buffer"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of the learner."""
+        return self.root / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Weights on their way from learner to actors."""
+        return self.root / "weights"
+
+    @property
+    def videos(self) -> Path:
+        """Videos."""
+        return self.root / "videos"
+
+    @property
+    def plots(self) -> Path:
+        """Pictures of learning curves."""
+        return self.root / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def report(self) -> Path:
+        """The self-contained report."""
+        return self.root / "report.html"

@@ -1,0 +1,130 @@
+"""The learner process: reads the buffer, updates, publishes, checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from robolearn.buffer.replay import Replay
+from robolearn.buffer.schema import Schema
+from robolearn.core import plugins
+from robolearn.core.errors import StoreError
+from robolearn.core.protocols import Learner
+from robolearn.core.spec import Array
+from robolearn.core.types import TaskSpec
+from robolearn.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from robolearn.run.config import TrainConfig
+from robolearn.run.counters import Field
+from robolearn.run.learn import Cadence, LearnLoop
+from robolearn.run.limiter import UpdateLimiter
+from robolearn.run.process import Process
+from robolearn.run.seeds import Stream, stream
+from robolearn.run.station import build_task
+from robolearn.sync.codec import Snapshot
+from robolearn.sync.local import LocalPublisher
+
+_POLL_S = 0.002
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes ``cuda`` where there is a GPU, else ``cpu``."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def unit_statistics(spec: TaskSpec) -> dict[str, tuple[Array, Array]]:
+    """Mean 0 and deviation 1 for every vector: tasks show observations at about unit scale."""
+    vectors = {key: array for key, array in spec.observation.items() if array.dtype != "uint8"}
+    return {key: (np.zeros(a.shape, np.float32), np.ones(a.shape, np.float32)) for key, a in vectors.items()}
+
+
+class LearnerProcess:
+    """Learns until the run has its steps and every update they are worth."""
+
+    def __init__(self, process: Process, config: TrainConfig, limiter: UpdateLimiter) -> None:
+        self.process, self.config, self.limiter = process, config, limiter
+        task = build_task(config)
+        schema = Schema(task.spec.observation, task.spec.action)
+        self.replay = Replay(process.paths.buffer, schema, capacity_rows=None, seed=config.seed)
+        self.replay.refresh()
+        if self.replay.demo_transitions:
+            statistics = self.replay.statistics("demo")
+        else:
+            statistics = unit_statistics(task.spec)
+        self.learner: Learner = plugins.load("policy", config.algo).build_learner(
+            config.policy, task.spec, seed=config.seed, device=resolve_device(config.device), statistics=statistics
+        )
+        self._final = False
+        self.publisher = LocalPublisher(process.paths.weights)
+        self.loop = LearnLoop(
+            self.learner,
+            self.replay,
+            limiter,
+            stream(config.seed, Stream.LEARNER),
+            cadence=Cadence(config.publish_every, config.checkpoint_every_s),
+            publish=self._publish,
+            checkpoint=self._save,
+            log=self._log,
+        )
+        saved, problems = newest_checkpoint(process.paths.checkpoints)
+        for problem in problems:
+            process.event("checkpoint unusable, taking an older one", "warn", problem=problem)
+        if saved is not None:
+            self.loop.resume(saved)
+            process.event("resumed", updates=self.loop.updates, steps=self.loop.steps)
+
+    def run(self) -> None:
+        """Learn until told to stop or done; leave a checkpoint either way."""
+        self._count()
+        self.loop.publish()
+        while not self.process.stopping():
+            if not self.loop.once():
+                if self._done():
+                    break
+                time.sleep(_POLL_S)
+            self._count()
+            if not self.learner.online and self._done():
+                break
+        self.loop.publish()
+        self._final = True
+        self.loop.save()
+        if self._done():
+            self.process.counters.set(self.process.row, Field.DONE, 1)
+
+    def _done(self) -> bool:
+        if not self.learner.online:
+            return self.loop.updates >= int(self.config.policy.updates)
+        steps = self.loop.steps
+        return steps >= self.config.steps and not self.limiter.learner_may(
+            self.loop.updates, self.learner.updates_per_call, steps
+        )
+
+    def _count(self) -> None:
+        counters, row = self.process.counters, self.process.row
+        counters.set(row, Field.UPDATES, self.loop.updates)
+        counters.set(row, Field.STEPS, self.loop.steps)
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        self.publisher.publish(snapshot)
+        counters, row = self.process.counters, self.process.row
+        counters.set(row, Field.VERSION, snapshot.version)
+        counters.set(row, Field.PUBLISHED_NS, time.monotonic_ns())
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Save; a disk that is full now may have room later, only the last checkpoint has to succeed."""
+        try:
+            save_checkpoint(self.process.paths.checkpoints, checkpoint)
+        except OSError as error:
+            problem = f"checkpoint not written: {error.strerror}; the one before is kept"
+            if self._final:
+                raise StoreError(problem) from error
+            self.process.event("checkpoint not written", "error", problem=problem)
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        self.process.metric("learner", **line)

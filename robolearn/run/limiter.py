@@ -1,0 +1,45 @@
+"""The update-to-data limiter: who has to wait for whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robolearn.run.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class UpdateLimiter:
+    """Holds updates per robot step at ``ratio``.
+
+    The learner may never be ahead: ``updates <= ratio * steps``. A simulated robot may be ahead by ``slack`` steps; a
+    robot in real time never waits, and the ratio achieved is reported instead.
+
+    Attributes:
+        ratio: gradient updates per robot step (UTD).
+        slack: steps the actors may be ahead of the learner.
+        start_steps: robot steps before the first update.
+    """
+
+    ratio: float
+    slack: int = 64
+    start_steps: int = 0
+
+    def learner_may(self, updates: int, per_call: int, steps: int) -> bool:
+        """True when the learner may make ``per_call`` more updates."""
+        return steps >= self.start_steps and updates + per_call <= self.ratio * steps
+
+    def actor_may(self, steps: int, updates: int) -> bool:
+        """True when the actors may make one more step."""
+        return steps < max(self.start_steps, updates / self.ratio) + self.slack
+
+    def target(self, steps: int, per_call: int) -> int:
+        """Updates at which a learner with calls of ``per_call`` has caught up with ``steps``."""
+        return int(self.ratio * steps) // per_call * per_call
+
+
+def limiter_of(config: TrainConfig) -> UpdateLimiter:
+    """The limiter of a run; a family that only learns from stored data has none to speak of."""
+    return UpdateLimiter(
+        ratio=float(getattr(config.policy, "utd", 1)),
+        start_steps=int(getattr(config.policy, "start_steps", 0)),
+    )

@@ -1,0 +1,122 @@
+"""Entry point of the processes of a run: ``python -m robolearn.run.worker RUN ROLE [ARGUMENTS]``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from robolearn.run.process import EPOCHS, PARENT, STARTED, Process, die_with_parent, run_paths
+
+
+def _process(directory: str, role: str, row: int, robot: int = 0) -> Process:
+    epochs = json.loads(os.environ.get(EPOCHS, "[]"))
+    process = Process(
+        role,
+        row,
+        run_paths(directory),
+        started_ns=int(os.environ.get(STARTED, "0")),
+        epoch=epochs[robot] if robot < len(epochs) else 0,
+    )
+    process.handle_signals()
+    process.beat()
+    return process
+
+
+def _limit_torch() -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+def learner(directory: str) -> None:
+    """Learn."""
+    from robolearn.run.counters import Row
+
+    process = _process(directory, "learner", Row.LEARNER)
+    from robolearn.run.learner import LearnerProcess
+    from robolearn.run.limiter import limiter_of
+    from robolearn.run.rundir import load_config
+
+    _limit_torch()
+    config = load_config(process.paths)
+    LearnerProcess(process, config, limiter_of(config)).run()
+
+
+def actor(directory: str, index: str) -> None:
+    """Act with one robot."""
+    from robolearn.run.counters import Row
+
+    number = int(index)
+    process = _process(directory, f"actor{number}", Row.ACTORS + number, number)
+    from robolearn.run.actor import Actor
+    from robolearn.run.limiter import limiter_of
+    from robolearn.run.rundir import load_config
+
+    _limit_torch()
+    config = load_config(process.paths)
+    Actor(process, config, number, limiter_of(config)).run()
+
+
+def evaluator(directory: str) -> None:
+    """Draw the learning curve."""
+    from robolearn.run.counters import Row
+
+    process = _process(directory, "evaluator", Row.EVALUATOR)
+    from robolearn.run.curve import CurveEvaluator
+    from robolearn.run.rundir import load_config
+
+    _limit_torch()
+    CurveEvaluator(process, load_config(process.paths)).run()
+
+
+def recorder(directory: str) -> None:
+    """Record the demonstrations of the run."""
+    from robolearn.run.counters import Row
+
+    process = _process(directory, "recorder", Row.EVALUATOR)
+    from robolearn.run.record import record_demonstrations
+    from robolearn.run.rundir import load_config
+
+    config = load_config(process.paths, policy=False)
+    result = record_demonstrations(
+        config, process.paths.buffer, episodes=config.demos, epoch=process.epoch, script="script"
+    )
+    process.event("demonstrations recorded", **result)
+
+
+def examiner(directory: str, out: str, request: str) -> None:
+    """Evaluate a share of the final episodes."""
+    from robolearn.run.evaluate import examine
+
+    examine(Path(directory), Path(out), **json.loads(request))
+
+
+ROLES: dict[str, Callable[..., None]] = {
+    "learner": learner,
+    "actor": actor,
+    "evaluator": evaluator,
+    "recorder": recorder,
+    "examiner": examiner,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one role; an error the user can act on becomes one line on stderr."""
+    from robolearn.core.errors import RobolearnError
+
+    directory, role, *arguments = argv
+    if parent := os.environ.get(PARENT):
+        die_with_parent(int(parent))
+    try:
+        ROLES[role](directory, *arguments)
+    except (RobolearnError, OSError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Plug-ins that cost nothing, for tests of the command line."""

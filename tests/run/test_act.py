@@ -1,0 +1,147 @@
+"""The episode loop on a fake robot: kinds, time-outs, takeover, safety, interruption."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from robolearn.core.protocols import Robot
+from robolearn.core.spec import Array, ArraySpec, Observation
+from robolearn.core.types import Judgement, Kind, Source, TaskSpec, Transition
+from robolearn.hal.drivers import fake
+from robolearn.hal.safety import SafeRobot, SafetyLimits
+from robolearn.run.act import run_episode
+from robolearn.run.station import Station
+
+SCALE = 0.01
+START = np.array([0.4, 0.0, 0.3, 0.0, 1.0, 0.0, 0.0])
+
+
+@dataclass
+class Reach:
+    """Move along x until ``goal`` [m] from the start."""
+
+    goal: float = 0.035
+    max_steps: int = 10
+    resets: list[float] = field(default_factory=list)
+
+    @property
+    def spec(self) -> TaskSpec:
+        state = ArraySpec("state", (3,), unit="m")
+        return TaskSpec("reach", {"state": state}, ArraySpec("action", (3,), low=-1, high=1), self.max_steps, 10.0)
+
+    def reset(self, robot: Robot, rng: np.random.Generator) -> None:
+        self.resets.append(rng.random())
+        robot.reset(START, {})
+
+    def observe(self, raw: Observation) -> dict[str, Array]:
+        return {"state": (raw["tcp_pose"][:3] - START[:3]).astype(np.float32)}
+
+    def command(self, action: Array) -> Array:
+        return np.concatenate([SCALE * np.asarray(action, dtype=np.float64), np.zeros(4)])
+
+    def normalise(self, robot_action: Array) -> Array:
+        return (np.asarray(robot_action[:3]) / SCALE).astype(np.float32)
+
+    def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
+        done = abs(after["tcp_pose"][0] - START[0]) >= self.goal
+        return Judgement(float(done), Kind.TERMINATED if done else Kind.MID, bool(done), {"peak_force_n": 1.0})
+
+    def expert(self, raw: Observation, rng: np.random.Generator, *, informed: bool) -> Array:
+        return np.array([1.0, 0.0, 0.0], dtype=np.float32)
+
+
+class Hand:
+    """A human who takes over at given polls."""
+
+    def __init__(self, actions: Mapping[int, Array]) -> None:
+        self.actions, self.polls = actions, -1
+
+    def poll(self) -> Array | None:
+        self.polls += 1
+        return self.actions.get(self.polls)
+
+
+def station(task: Reach, limits: SafetyLimits | None = None) -> Station:
+    box = limits or SafetyLimits(low=(0.0, -1.0, 0.0), high=(1.0, 1.0, 1.0), translation=0.05, rotation=0.3)
+    return Station(SafeRobot(fake.build(fake.Config()), box, epoch=1), task)
+
+
+def forward(observation: Observation, raw: Observation) -> Array:
+    return np.array([1.0, 0.0, 0.0], dtype=np.float32)
+
+
+def still(observation: Observation, raw: Observation) -> Array:
+    return np.zeros(3, dtype=np.float32)
+
+
+def test_success_is_terminal_and_rows_carry_how_they_were_reached() -> None:
+    rows: list[Transition] = []
+    episode = run_episode(station(Reach()), forward, np.random.default_rng(0), append=rows.append, version=lambda: 7)
+    assert episode.success
+    assert [row.kind for row in rows] == [Kind.FIRST, Kind.MID, Kind.MID, Kind.MID, Kind.TERMINATED]
+    assert [row.index for row in rows] == list(range(5))
+    assert [row.discount for row in rows] == [1, 1, 1, 1, 0]
+    assert [row.reward for row in rows] == [0, 0, 0, 0, 1]
+    assert {row.policy_version for row in rows} == {7}
+    assert not rows[0].executed.any()
+    np.testing.assert_allclose(abs(rows[1].observation["state"][0]), SCALE, atol=1e-6)
+    stamps = [row.stamp_ns for row in rows]
+    assert stamps == sorted(stamps)
+
+
+def test_a_time_out_truncates_and_bootstraps() -> None:
+    rows: list[Transition] = []
+    episode = run_episode(station(Reach()), still, np.random.default_rng(0), append=rows.append)
+    assert not episode.success
+    assert len(rows) == 11
+    assert rows[-1].kind is Kind.TRUNCATED
+    assert rows[-1].discount == 1.0
+
+
+def test_a_human_replaces_the_action_and_the_proposal_is_kept() -> None:
+    rows: list[Transition] = []
+    sideways = np.array([0.0, 0.5, 0.0], dtype=np.float32)
+    episode = run_episode(
+        station(Reach()),
+        forward,
+        np.random.default_rng(0),
+        append=rows.append,
+        device=Hand({1: sideways, 2: sideways}),
+    )
+    assert episode.interventions == 2
+    assert [row.source for row in rows[1:4]] == [Source.POLICY, Source.HUMAN, Source.HUMAN]
+    np.testing.assert_array_equal(rows[2].proposed, forward({}, {}))
+    np.testing.assert_allclose(rows[2].executed, sideways, atol=1e-6)
+    assert rows[2].human is not None
+    assert rows[1].human is None
+
+
+def test_what_safety_changes_is_what_is_stored() -> None:
+    rows: list[Transition] = []
+    limits = SafetyLimits(low=(0.0, -1.0, 0.0), high=(1.0, 1.0, 1.0), translation=0.004, rotation=0.3)
+    episode = run_episode(station(Reach(), limits), forward, np.random.default_rng(0), append=rows.append)
+    assert episode.safety > 0
+    np.testing.assert_allclose(rows[1].executed, [0.4, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(rows[1].proposed, [1, 0, 0])
+
+
+def test_a_non_finite_action_is_replaced_by_holding_and_marked() -> None:
+    rows: list[Transition] = []
+
+    def broken(observation: Observation, raw: Observation) -> Array:
+        return np.full(3, np.nan, dtype=np.float32)
+
+    run_episode(station(Reach(max_steps=2)), broken, np.random.default_rng(0), append=rows.append)
+    assert rows[1].source is Source.SAFETY
+    np.testing.assert_array_equal(rows[1].executed, np.zeros(3))
+
+
+def test_an_interrupted_episode_ends_truncated_after_the_step() -> None:
+    rows: list[Transition] = []
+    answers = iter([True, False])
+    episode = run_episode(
+        station(Reach()), still, np.random.default_rng(0), append=rows.append, before_step=lambda: next(answers)
+    )
+    assert episode.interrupted
+    assert [row.kind for row in rows] == [Kind.FIRST, Kind.MID, Kind.TRUNCATED]

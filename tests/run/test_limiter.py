@@ -1,0 +1,42 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robolearn.run.limiter import UpdateLimiter
+
+
+@given(
+    ratio=st.floats(0.25, 20),
+    slack=st.integers(2, 100),
+    start=st.integers(0, 300),
+    per_call=st.integers(1, 20),
+    turns=st.lists(st.booleans(), max_size=400),
+)
+def test_nobody_runs_away_and_nobody_is_stuck(
+    ratio: float, slack: int, start: int, per_call: int, turns: list[bool]
+) -> None:
+    limiter = UpdateLimiter(ratio, slack=slack + int(per_call / ratio) + 1, start_steps=start)
+    steps = updates = 0
+    for actor_first in turns:
+        actor, learner = limiter.actor_may(steps, updates), limiter.learner_may(updates, per_call, steps)
+        assert actor or learner, "deadlock"
+        if actor and (actor_first or not learner):
+            steps += 1
+        else:
+            updates += per_call
+        assert updates <= ratio * steps
+        assert steps <= max(start, updates / ratio) + limiter.slack + 1
+
+
+def test_no_update_before_the_start_steps() -> None:
+    limiter = UpdateLimiter(8, start_steps=100)
+    assert not limiter.learner_may(0, 8, 99)
+    assert limiter.learner_may(0, 8, 100)
+    assert limiter.actor_may(100 + limiter.slack - 1, 0)
+
+
+def test_target_is_where_the_learner_stops() -> None:
+    limiter = UpdateLimiter(8)
+    updates = 0
+    while limiter.learner_may(updates, 20, 1001):
+        updates += 20
+    assert updates == limiter.target(1001, 20) == 8000
