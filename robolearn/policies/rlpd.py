@@ -50,6 +50,7 @@ class Config:
         hidden: width of each hidden layer of actor and critics.
         layers: hidden layers of actor and critics.
         batch: rows of one critic update, demonstrations included.
+        pretrain: update calls on demonstrations alone before the robot acts, outside the update-to-data ratio.
         utd: critic updates per ``update`` call; one actor and temperature update follows.
         demo_fraction: share of each batch from the demonstration view.
         actor_lr, critic_lr, temperature_lr: Adam learning rates.
@@ -77,12 +78,13 @@ class Config:
     layers: int = 2
     batch: int = 128
     utd: int = 8
+    pretrain: int = 500
     demo_fraction: float = 0.5
     actor_lr: float = 6e-4
     critic_lr: float = 6e-4
     temperature_lr: float = 6e-4
     gamma: float = 0.97
-    tau: float = 0.005
+    tau: float = 0.02
     init_temperature: float = 0.01
     target_entropy_per_dim: float = -0.5
     backup_entropy: bool = False
@@ -111,6 +113,8 @@ class Config:
         for name in ("actor_lr", "critic_lr", "temperature_lr", "init_temperature", "std_floor", "observation_clip"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must be positive")
+        if self.pretrain < 0:
+            raise ConfigError(f"rlpd.pretrain is {self.pretrain}; it must be at least 0")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"rlpd.dropout is {self.dropout}; it must lie within [0, 1)")
         if self.precision not in ("fp32", "bf16"):
@@ -122,6 +126,8 @@ REFERENCE = Config(
     hidden=256,
     batch=256,
     utd=20,
+    pretrain=0,
+    tau=0.005,
     actor_lr=3e-4,
     critic_lr=3e-4,
     temperature_lr=3e-4,
@@ -129,6 +135,7 @@ REFERENCE = Config(
     init_temperature=1.0,
     backup_entropy=True,
     bc_weight=0.0,
+    std_floor=0.05,
 )
 """The published setting for locomotion (github.com/ikostrikov/rlpd)."""
 

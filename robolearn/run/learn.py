@@ -36,12 +36,13 @@ class LearnLoop:
         rng: np.random.Generator,
         *,
         cadence: Cadence,
+        pretrain_calls: int = 0,
         publish: Callable[[Snapshot], None],
         checkpoint: Callable[[Checkpoint], None],
         log: Callable[[Mapping[str, Any]], None],
     ) -> None:
         self.learner, self.replay, self.limiter, self.rng = learner, replay, limiter, rng
-        self.cadence = cadence
+        self.cadence, self.pretrain_calls = cadence, pretrain_calls
         self._publish, self._checkpoint, self._log = publish, checkpoint, log
         self.calls = self.updates = 0
         self.version = -1
@@ -51,6 +52,11 @@ class LearnLoop:
     def steps(self) -> int:
         """Robot steps the learner can see."""
         return self.replay.online_transitions
+
+    @property
+    def pretraining(self) -> bool:
+        """True while calls are due that need no robot: on demonstrations alone, outside the update-to-data ratio."""
+        return self.learner.online and self.calls < self.pretrain_calls and self.replay.demo_transitions > 0
 
     def resume(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -62,23 +68,27 @@ class LearnLoop:
     def once(self) -> bool:
         """Make one update call if the limiter lets it; False when there is nothing to do yet."""
         self.replay.refresh()
+        pretraining = self.pretraining
         ready = self.replay.transitions > 0 and (
-            not self.learner.online or self.limiter.learner_may(self.updates, self.learner.updates_per_call, self.steps)
+            pretraining
+            or not self.learner.online
+            or self.limiter.learner_may(self.updates, self.learner.updates_per_call, self.steps)
         )
         if ready:
-            self._update()
+            self._update(pretraining)
         now = time.monotonic()
         if now - self._last_checkpoint >= self.cadence.checkpoint_s and self.calls:
             self.save()
         return ready
 
-    def _update(self) -> None:
+    def _update(self, pretraining: bool) -> None:
         batch = self.replay.sample(self.learner.batch_rows, demo_fraction=self.learner.demo_fraction, rng=self.rng)
         metrics = self.learner.update(batch)
         self.calls += 1
-        self.updates += self.learner.updates_per_call
-        if self.calls % self.cadence.publish_calls == 0:
-            self.publish()
+        if not pretraining:
+            self.updates += self.learner.updates_per_call
+            if self.calls % self.cadence.publish_calls == 0:
+                self.publish()
         if time.monotonic() - self._last_log >= self.cadence.log_s:
             self._last_log = time.monotonic()
             self._log(self._line(metrics))

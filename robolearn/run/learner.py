@@ -68,6 +68,7 @@ class LearnerProcess:
             limiter,
             stream(config.seed, Stream.LEARNER),
             cadence=Cadence(config.publish_every, config.checkpoint_every_s),
+            pretrain_calls=int(getattr(config.policy, "pretrain", 0)),
             publish=self._publish,
             checkpoint=self._save,
             log=self._log,
@@ -82,6 +83,8 @@ class LearnerProcess:
     def run(self) -> None:
         """Learn until told to stop or done; leave a checkpoint either way."""
         self._count()
+        while self.loop.pretraining and not self.process.stopping():
+            self.loop.once()
         self.loop.publish()
         while not self.process.stopping():
             if not self.loop.once():

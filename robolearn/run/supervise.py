@@ -27,6 +27,7 @@ from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.counters import MAX_ACTORS, Counters, Field, Row
 from robolearn.run.demos import bring_demonstrations
 from robolearn.run.evaluate import BLIND, INFORMED, POLICY, EvalResult, evaluate_run
+from robolearn.run.inventory import buffer_root
 from robolearn.run.limiter import limiter_of
 from robolearn.run.metrics import TensorBoardCopy
 from robolearn.run.process import Process
@@ -62,6 +63,7 @@ def complete(config: TrainConfig) -> TrainConfig:
 
     Raises:
         ConfigError: unknown tier, or numbers out of range.
+        StoreError: there is no buffer in ``demos_from``.
     """
     task = plugins.load("task", config.task)
     if config.tier not in task.TIERS:
@@ -73,6 +75,8 @@ def complete(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{name}: expected at least {least}, got {getattr(config, name)}")
     if not 1 <= config.robots <= MAX_ACTORS:
         raise ConfigError(f"robots: expected 1 to {MAX_ACTORS}, got {config.robots}")
+    if config.demos_from:
+        buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
     if not acts(config) and not (config.demos or config.demos_from):
         raise ConfigError(f"{config.algo} learns from demonstrations alone; give it some with --demos or --demos-from")
