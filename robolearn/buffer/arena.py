@@ -30,6 +30,7 @@ class Arena:
         self._images: dict[str, NDArray[np.uint8]] = {
             key: np.empty((slots, *schema.observation[key].shape), np.uint8) for key in schema.images
         }
+        self._following: Slots = np.full(slots, -1, np.int64)
         self._rings: dict[int, _Ring] = {}
         self._end = 0
         self._free: list[int] = []
@@ -56,8 +57,14 @@ class Arena:
         """Change the demo flags of rows."""
         self._packed[slots, self._schema.sample.fields["demo"][1]] = demo  # type: ignore[index]
 
+    def chain(self, slots: Slots) -> None:
+        """Say that rows follow each other in an episode; -1 among ``slots`` is a gap nothing is followed across."""
+        known = slots[:-1] >= 0
+        self._following[slots[:-1][known]] = slots[1:][known]
+
     def free(self, slots: Slots) -> None:
         """Give slots back."""
+        self._following[slots] = -1
         self._free.extend(slots.tolist())
 
     def low_dim(self, key: str, slots: Slots) -> Array:
@@ -65,8 +72,14 @@ class Arena:
         rows = self._packed[slots].view(self._schema.sample).reshape(-1)
         return np.asarray(rows[f"observation/{key}"])
 
-    def gather(self, before: Slots, after: Slots) -> Batch:
-        """(B,) pairs of slots as a batch that is valid until three more of its size were gathered."""
+    def gather(self, before: Slots, after: Slots, *, horizon: int = 1, gamma: float = 1.0) -> Batch:
+        """(B,) pairs of slots as a batch that is valid until three more of its size were gathered.
+
+        With a ``horizon`` of n the reward is the sum of gamma^k r_k over the next n rows, the next observation is that
+        of the last of them, and the discount is gamma^(n-1), or 0 if that row is terminal. Fewer rows are used where
+        the episode ends (or has not gone on yet).
+        """
+        far, reward, scale = self._look_ahead(after, horizon, gamma)
         rows = len(after)
         ring = self._rings.get(rows)
         if ring is None:
@@ -77,10 +90,25 @@ class Arena:
         # mode='clip' lets numpy copy straight into ``out``; the default checks first and copies twice
         np.take(self._packed, before, axis=0, out=out.before, mode="clip")
         np.take(self._packed, after, axis=0, out=out.after, mode="clip")
+        np.take(self._packed, far, axis=0, out=out.far, mode="clip")
         for key, images in self._images.items():
             np.take(images, before, axis=0, out=out.images_before[key], mode="clip")
-            np.take(images, after, axis=0, out=out.images_after[key], mode="clip")
+            np.take(images, far, axis=0, out=out.images_far[key], mode="clip")
+        np.copyto(out.batch.reward, reward)
+        np.multiply(out.batch.discount, scale, out=out.batch.discount)
         return out.batch
+
+    def _look_ahead(self, after: Slots, horizon: int, gamma: float) -> tuple[Slots, Array, Array]:
+        """(B,) slots ``horizon - 1`` rows after ``after`` at most, discounted reward up to there, and last discount."""
+        rewards = self._packed.view(self._schema.sample)["reward"][:, 0]
+        far, reward, scale = after, rewards[after], np.ones(len(after), np.float32)
+        for _ in range(horizon - 1):
+            following = self._following[far]
+            goes_on = following >= 0
+            far = np.where(goes_on, following, far)
+            scale = np.where(goes_on, np.float32(gamma) * scale, scale)
+            reward = reward + goes_on * scale * rewards[far]
+        return far, reward, scale
 
     def _take_slots(self, count: int) -> Slots:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
@@ -89,6 +117,9 @@ class Arena:
             size = max(2 * len(self._packed), self._end + fresh)
             self._packed = _grown(self._packed, size, self._end)
             self._images = {key: _grown(images, size, self._end) for key, images in self._images.items()}
+            following = np.full(size, -1, np.int64)
+            following[: self._end] = self._following[: self._end]
+            self._following = following
         slots = np.concatenate([np.array(reused, np.int64), np.arange(self._end, self._end + fresh)])
         self._end += fresh
         return slots
@@ -99,17 +130,17 @@ class _Slot:
 
     def __init__(self, schema: Schema, rows: int) -> None:
         self.before = np.zeros((rows, schema.sample.itemsize), np.uint8)
-        self.after = np.zeros_like(self.before)
+        self.after, self.far = np.zeros_like(self.before), np.zeros_like(self.before)
         shapes = {key: schema.observation[key].shape for key in schema.images}
         self.images_before = {key: np.zeros((rows, *shape), np.uint8) for key, shape in shapes.items()}
-        self.images_after = {key: np.zeros((rows, *shape), np.uint8) for key, shape in shapes.items()}
-        before, after = (part.view(schema.sample).reshape(-1) for part in (self.before, self.after))
+        self.images_far = {key: np.zeros((rows, *shape), np.uint8) for key, shape in shapes.items()}
+        before, after, far = (part.view(schema.sample).reshape(-1) for part in (self.before, self.after, self.far))
         self.batch = Batch(
             observation={k: before[f"observation/{k}"] for k in schema.low_dim} | self.images_before,
             action=after["action"],
             reward=after["reward"],
-            discount=after["discount"],
-            next_observation={k: after[f"observation/{k}"] for k in schema.low_dim} | self.images_after,
+            discount=far["discount"],
+            next_observation={k: far[f"observation/{k}"] for k in schema.low_dim} | self.images_far,
             demo=after["demo"],
         )
 

@@ -132,7 +132,15 @@ class Replay:
         self._revision = revision
         return new
 
-    def sample(self, rows: int, *, demo_fraction: float = 0.5, rng: np.random.Generator | None = None) -> Batch:
+    def sample(
+        self,
+        rows: int,
+        *,
+        demo_fraction: float = 0.5,
+        rng: np.random.Generator | None = None,
+        horizon: int = 1,
+        gamma: float = 1.0,
+    ) -> Batch:
         """Draw transitions uniformly, with replacement, from both views (RLPD's symmetric sampling, Ball et al. 2023).
 
         The views are interleaved: with ``demo_fraction=0.5`` rows [0::2] are demonstrations and [1::2] online, so that
@@ -143,6 +151,8 @@ class Replay:
             rows: batch size B.
             demo_fraction: share of rows from the demonstration view; the count is the nearest whole number.
             rng: where randomness comes from; the same state and contents give the same batch.
+            horizon: rows n that enter the reward of a sample (n-step return, Sutton & Barto 2018, eq. 7.1).
+            gamma: discount per step within the horizon.
 
         Returns:
             A batch whose arrays are views of a reused ring: valid until three more batches of this size were drawn.
@@ -152,6 +162,8 @@ class Replay:
         """
         if rows < 1 or not 0.0 <= demo_fraction <= 1.0:
             raise StoreError(f"sample: expected rows >= 1 and demo_fraction in [0, 1], got {rows} and {demo_fraction}")
+        if horizon < 1 or not 0.0 <= gamma <= 1.0:
+            raise StoreError(f"sample: expected horizon >= 1 and gamma in [0, 1], got {horizon} and {gamma}")
         rng = self._rng if rng is None else rng
         wanted = [
             (view, at)
@@ -170,7 +182,7 @@ class Replay:
         for view, at in have:
             draw = rng.integers(0, view.size, len(at))
             before[at], after[at] = view.before[draw], view.after[draw]
-        return self._arena.gather(before, after)
+        return self._arena.gather(before, after, horizon=horizon, gamma=gamma)
 
     def statistics(self, view: ViewName = "demo") -> dict[str, tuple[Array, Array]]:
         """Low-dimensional observation key -> (mean, standard deviation), float32 of the key's shape.
@@ -223,6 +235,7 @@ class Replay:
             demo = (rows["source"] == Source.HUMAN) | record.demo
             episode.slots = np.concatenate([episode.slots, self._arena.insert(rows, demo)])
             episode.sources = np.concatenate([episode.sources, rows["source"]])
+            self._arena.chain(episode.slots[max(have - 1, 0) :])
             self._transitions += count if have else count - 1
             self._extend_views(episode, have)
             have += count
@@ -274,6 +287,7 @@ class Replay:
         keep[:-1] |= human
         self._arena.free(episode.slots[~keep])
         episode.slots[~keep] = -1
+        self._arena.chain(episode.slots)
         episode.evicted = True
         self._stale = True
 

@@ -98,12 +98,15 @@ class Learner(Protocol):
         batch_rows: rows wanted by one ``update`` call.
         updates_per_call: gradient updates (critic updates, for RL) one ``update`` call makes.
         demo_fraction: share of the rows that must come from the demonstration view, interleaved.
+        horizon, gamma: n-step return of each row, see ``Batch``.
     """
 
     online: bool
     batch_rows: int
     updates_per_call: int
     demo_fraction: float
+    horizon: int
+    gamma: float
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Learn from one batch of ``batch_rows`` rows; return metrics."""

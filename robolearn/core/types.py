@@ -80,8 +80,9 @@ class Batch:
     Attributes:
         observation, next_observation: key -> (B, *shape).
         action: (B, A) executed actions, normalised to [-1, 1].
-        reward: (B,).
-        discount: (B,) 0 for terminal rows, else 1; the learner multiplies by its own gamma.
+        reward: (B,) sum of gamma^k r_k over the n rows of an n-step sample.
+        discount: (B,) gamma^(n-1) (so 1 for n = 1), or 0 if the last of those rows is terminal; the learner multiplies
+            by its own gamma.
         demo: (B,) bool, True for rows of the demonstration view (demonstrations and interventions).
     """
 

@@ -120,6 +120,7 @@ class BcLearner:
         statistics: Mapping[str, tuple[Array, Array]],
     ) -> None:
         self.config, self._device = config, torch.device(device)
+        self.horizon, self.gamma = 1, 1.0
         self.online, self.demo_fraction, self.total_updates = False, 1.0, config.updates
         self.batch_rows, self.updates_per_call = config.batch * config.updates_per_call, config.updates_per_call
         self._layout = ObservationLayout.of(spec)

@@ -55,6 +55,7 @@ class Config:
         demo_fraction: share of each batch from the demonstration view.
         actor_lr, critic_lr, temperature_lr: Adam learning rates.
         gamma: discount per policy step.
+        n_step: rows in the return of a sample; more carry a rare reward back faster.
         tau: share of the critics that enters the targets after each critic update.
         init_temperature: initial entropy weight alpha; 1 swamps a sparse 0/1 reward.
         target_entropy_per_dim: entropy aimed at, per action dimension [nat].
@@ -84,6 +85,7 @@ class Config:
     critic_lr: float = 6e-4
     temperature_lr: float = 6e-4
     gamma: float = 0.97
+    n_step: int = 3
     tau: float = 0.02
     init_temperature: float = 0.01
     target_entropy_per_dim: float = -0.5
@@ -102,7 +104,7 @@ class Config:
     shift_pad: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("critics", "target_critics", "hidden", "layers", "batch", "utd", "image_width"):
+        for name in ("critics", "target_critics", "hidden", "layers", "batch", "utd", "n_step", "image_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must be at least 1")
         if self.target_critics > self.critics:
@@ -127,6 +129,7 @@ REFERENCE = Config(
     batch=256,
     utd=20,
     pretrain=0,
+    n_step=1,
     tau=0.005,
     actor_lr=3e-4,
     critic_lr=3e-4,
@@ -211,7 +214,7 @@ class RlpdLearner:
         self.config, self._device = config, torch.device(device)
         self.online = True
         self.batch_rows, self.updates_per_call = config.utd * config.batch, config.utd
-        self.demo_fraction = config.demo_fraction
+        self.demo_fraction, self.horizon, self.gamma = config.demo_fraction, config.n_step, config.gamma
         self._layout = ObservationLayout.of(spec)
         self._normaliser = self._layout.normaliser(statistics, config.std_floor, config.observation_clip)
         self._rng = torch.Generator().manual_seed(seed)

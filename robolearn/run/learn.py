@@ -82,7 +82,14 @@ class LearnLoop:
         return ready
 
     def _update(self, pretraining: bool) -> None:
-        batch = self.replay.sample(self.learner.batch_rows, demo_fraction=self.learner.demo_fraction, rng=self.rng)
+        learner = self.learner
+        batch = self.replay.sample(
+            learner.batch_rows,
+            demo_fraction=learner.demo_fraction,
+            rng=self.rng,
+            horizon=learner.horizon,
+            gamma=learner.gamma,
+        )
         metrics = self.learner.update(batch)
         self.calls += 1
         if not pretraining:
