@@ -36,7 +36,7 @@ arch: setup
 
 bench: setup  ## speed: simulation, learner, buffer; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	for name in sim rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+	for name in sim expert buffer_first rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
 
 bench-learning: setup  ## learning: all tiers, three seeds; takes hours
 	$(BIN)/python bench/bench_learning.py $(ARGS)

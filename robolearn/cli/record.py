@@ -20,7 +20,7 @@ class RecordOptions:
 
     Attributes:
         task: task, optionally with a tier (peg_insert or peg_insert:hard).
-        out: directory of the buffer to write.
+        out: directory of the buffer to write; empty makes ``runs/demos-<task>-<tier>-<n>``.
         tier: difficulty; empty for the one named with the task, else default.
         episodes: how many episodes; of the informed script, successful ones.
         policy: script knows the truth, blind only the estimate.
@@ -30,7 +30,7 @@ class RecordOptions:
     """
 
     task: TaskArgument
-    out: str
+    out: str = ""
     tier: str = ""
     episodes: int = 20
     policy: Literal["script", "blind"] = "script"
@@ -52,21 +52,23 @@ def main(arguments: Sequence[str]) -> int:
     if options.episodes < 1:
         raise ConfigError(f"--episodes: expected at least 1, got {options.episodes}")
     from robolearn.run.record import record
+    from robolearn.run.rundir import first_free
 
+    out = options.out or str(first_free(f"demos-{task}-{tier}"))
     result = record(
         task,
         tier=tier,
         episodes=options.episodes,
         policy=options.policy,
-        out=options.out,
+        out=out,
         seed=options.seed,
         obs=options.obs,
     )
     if options.json:
-        print_json({"out": options.out, "task": task, "tier": tier, **result})
+        print_json({"out": out, "task": task, "tier": tier, **result})
         return 0
     from robolearn.run.live import results_table
 
     print(results_table({"rows": [result]}))
-    print(f"recorded in {options.out}")
+    print(f"recorded in {out}")
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,11 +47,15 @@ CREATE TABLE holds (
 
 
 def default_path() -> Path:
-    """``$ROBOLEARN_STATE/leases.db``, else ``$XDG_STATE_HOME/robolearn/leases.db``, else below ``~/.local/state``."""
+    """``$ROBOLEARN_STATE/leases.db``, else ``$XDG_STATE_HOME/robolearn/HOST/leases.db``, else below ``~/.local/state``.
+
+    Home directories are often shared by many hosts, and of another host's processes nothing can be known here.
+    """
     state = os.environ.get("ROBOLEARN_STATE")
     if state:
         return Path(state) / "leases.db"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "robolearn" / "leases.db"
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "robolearn" / socket.gethostname() / "leases.db"
 
 
 class LeaseTable:

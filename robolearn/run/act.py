@@ -88,7 +88,7 @@ def run_episode(
         judgement = task.judge(raw, sent, after)
         observation, raw, kind = task.observe(after), after, judgement.kind
         episode.steps += 1
-        if kind is Kind.MID and (episode.steps >= max_steps or not going_on):
+        if kind is Kind.MID and (episode.steps >= max_steps or not going_on or robot.stopped):
             kind = Kind.TRUNCATED
         if robot.last_altered:
             episode.safety += 1

@@ -8,6 +8,7 @@ import numpy as np
 
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.writer import Writer
+from robolearn.core.errors import RobotStoppedError
 from robolearn.core.protocols import Policy
 from robolearn.core.spec import Array, Observation
 from robolearn.run.act import Episode, run_episode
@@ -29,7 +30,7 @@ class Actor:
         self.process, self.config, self.index, self.limiter = process, config, index, limiter
         self.station = build_station(config, epoch=process.epoch, on_event=process.safety_event)
         self.task = self.station.task
-        self.policy: Policy = build_policy(config, self.task, seed=config.seed)
+        self.policy: Policy = build_policy(config, self.task, seed=config.seed + index)  # noise of its own
         self.follower = LocalFollower(process.paths.weights)
         self.version = -1
         self.version_since_ns = time.monotonic_ns()
@@ -40,7 +41,7 @@ class Actor:
         )
         self.steps = self.writer.transitions
         self.episodes = self.writer.episodes
-        self.counters.set(self.row, Field.STEPS, self.steps)
+        self._count()
 
     def run(self) -> None:
         """Act until told to stop or until all actors together have the steps of the run."""
@@ -49,8 +50,16 @@ class Actor:
                 if self._wait_for_weights():
                     self._episode()
         finally:
-            self.writer.close()
-            self.station.robot.close()
+            try:
+                self.station.robot.close()
+            finally:
+                self.writer.close()
+
+    def _count(self) -> None:
+        counters, row = self.counters, self.row
+        counters.set(row, Field.STEPS, self.steps)
+        counters.set(row, Field.EPISODES, self.episodes)
+        counters.set(row, Field.ROBOT_MS, int(1e3 * self.steps / self.task.spec.control_hz))
 
     def _enough(self) -> bool:
         return self.counters.actor_steps() >= self.config.steps
@@ -99,9 +108,10 @@ class Actor:
             version=lambda: self.version,
         )
         self.writer.end_episode(success=episode.success)
+        if self.station.robot.stopped:
+            raise RobotStoppedError(f"{self.config.robot}/{self.index} stopped: {self.station.robot.stopped}")
         self.episodes += 1
-        self.counters.set(self.row, Field.EPISODES, self.episodes)
-        self.counters.set(self.row, Field.ROBOT_MS, int(1e3 * self.steps / self.task.spec.control_hz))
+        self._count()
         self._report(episode)
 
     def _report(self, episode: Episode) -> None:

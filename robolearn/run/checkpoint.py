@@ -49,11 +49,16 @@ class Checkpoint:
 
 
 def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
-    """Write ``root/<calls>/`` durably, then drop all but the ``keep`` newest. Nothing is lost if this is killed."""
+    """Write ``root/<calls>/`` durably, then drop all but the ``keep`` newest. Nothing is lost if this is killed.
+
+    Newer ones can only be unsound, or this learner would have resumed from them; they do not count and stay. Only one
+    process at a time may write to ``root``.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    final = root / f"{checkpoint.progress.calls:09d}"
+    final = checkpoint_path(root, checkpoint.progress.calls)
     tmp = root / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(tmp, ignore_errors=True)
+    for half_written in root.glob(".*.tmp"):
+        shutil.rmtree(half_written, ignore_errors=True)
     tmp.mkdir()
     try:
         blobs = {_LEARNER: save(dict(checkpoint.learner)), _POLICY: save(dict(checkpoint.policy))}
@@ -71,9 +76,14 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Pat
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
         raise
-    for old in list_checkpoints(root)[:-keep]:
+    for old in [path for path in list_checkpoints(root) if path <= final][:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def checkpoint_path(root: Path, calls: int) -> Path:
+    """Where the checkpoint after so many learner calls lies."""
+    return root / f"{calls:09d}"
 
 
 def list_checkpoints(root: Path) -> list[Path]:

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robolearn.core.errors import RobolearnError
+from robolearn.core.errors import RobolearnError, RobotStoppedError
 from robolearn.run.config import RunPaths
 from robolearn.run.counters import Counters, Field
-from robolearn.run.process import EPOCHS, PARENT, STARTED, worker_environment
+from robolearn.run.process import EPOCHS, PARENT, STARTED, STOPPED_EXIT, worker_environment
 
 _QUICK_S, _MAX_QUICK, _SILENT_S, _BACKOFF_S = 20.0, 5, 120.0, (0.2, 1.0, 3.0, 6.0, 10.0)
 
@@ -55,7 +55,7 @@ class Children:
         """Restarts of all workers together."""
         return sum(child.restarts for child in self.members)
 
-    def start(self, child: Child) -> None:
+    def start(self, child: Child) -> subprocess.Popen[bytes]:
         """Start a worker in a session of its own (a terminal's Ctrl-C reaches only the supervisor)."""
         command = [sys.executable, "-m", "robolearn.run.worker", str(self.paths.root), *child.arguments]
         environment = worker_environment(
@@ -69,26 +69,36 @@ class Children:
         child.started = time.monotonic()
         if child not in self.members:
             self.members.append(child)
+        return child.process
 
     def log(self, child: Child) -> Path:
         """Where a worker's output goes."""
         return self.paths.logs / f"{child.name}.log"
 
-    def run(self, child: Child, poll: Callable[[], None]) -> None:
-        """Start a worker and wait for it, calling ``poll`` meanwhile.
+    def run(self, child: Child, going_on: Callable[[], bool]) -> None:
+        """Start a worker that ends by itself and wait for it; it is started again when somebody kills it.
+
+        Args:
+            going_on: called meanwhile; when it says False the worker is asked to end early.
 
         Raises:
             RobolearnError: it failed; the message has its last words.
         """
-        self.start(child)
+        process, asked = self.start(child), False
         try:
-            while child.process is not None and child.process.poll() is None:
-                poll()
+            while (code := process.poll()) is None or (code < 0 and not asked and child.restarts < _MAX_QUICK):
+                if code is not None:
+                    self.on_event("worker died", "error", worker=child.name, code=code)
+                    child.restarts += 1
+                    process = self.start(child)
+                if not asked and not going_on():
+                    asked = True
+                    process.terminate()
                 time.sleep(0.05)
         finally:
             self.members.remove(child)
             self._kill(child)
-        if child.process is not None and child.process.returncode != 0:
+        if process.returncode != 0 and not asked:
             raise RobolearnError(f"{child.name} failed: {self.last_words(child)}")
 
     def watch(self, finished: Callable[[Child], bool]) -> None:
@@ -96,6 +106,7 @@ class Children:
 
         Raises:
             RobolearnError: a worker dies again and again right after its start.
+        RobotStoppedError: a robot has latched a stop.
         """
         now = time.monotonic()
         for child in self.members:
@@ -125,6 +136,8 @@ class Children:
         words = self.last_words(child)
         self.on_event("worker died", "error", worker=child.name, code=code, words=words)
         child.process = None
+        if code == STOPPED_EXIT:
+            raise RobotStoppedError(words)
         if child.quick_deaths > _MAX_QUICK:
             raise RobolearnError(f"{child.name} dies again and again: {words} (see {self.log(child)})")
         child.restart_at = now + _BACKOFF_S[min(child.quick_deaths, len(_BACKOFF_S) - 1)]

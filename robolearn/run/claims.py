@@ -9,7 +9,7 @@ from pathlib import Path
 from robolearn.hal.leases import Lease, LeaseTable, Request
 from robolearn.hal.resources import Resource, probe_compute
 from robolearn.run.config import TrainConfig
-from robolearn.run.station import split_robot
+from robolearn.run.station import is_simulated, split_robot
 
 _TTL_S = 10.0
 
@@ -34,8 +34,9 @@ def lease_for(config: TrainConfig, root: Path) -> Iterator[list[Lease]]:
     """
     with LeaseTable.default() as table:
         requests = []
+        simulated = is_simulated(config.robot)
         for name in robot_ids(config, root):
-            table.register(Resource(name, "robot", {"driver": split_robot(config.robot)[0]}, simulated=True))
+            table.register(Resource(name, "robot", {"driver": split_robot(config.robot)[0]}, simulated=simulated))
             requests.append(Request(kind="robot", id=name))
         compute = probe_compute(config.device)
         table.register(compute)

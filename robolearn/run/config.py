@@ -129,6 +129,11 @@ class RunPaths:
         return self.root / "checkpoints"
 
     @property
+    def learner_lock(self) -> Path:
+        """Locked by the learner while it lives."""
+        return self.root / "learner.lock"
+
+    @property
     def weights(self) -> Path:
         """Weights on their way from learner to actors."""
         return self.root / "weights"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from robolearn.core.errors import RobolearnError
 from robolearn.run.act import Act, run_episode
-from robolearn.run.checkpoint import require_checkpoint
+from robolearn.run.checkpoint import checkpoint_path, load_checkpoint, require_checkpoint
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.process import PARENT, worker_environment
 from robolearn.run.rundir import load_config
@@ -118,19 +119,24 @@ def make_act(who: str, config: TrainConfig, station: Station, seed: int, weights
     return lambda observation, raw: station.task.expert(raw, noise, informed=informed), lambda: None
 
 
-def examine(run: Path, out: Path, *, who: Sequence[str], episodes: int, seed: int, part: int, parts: int) -> None:
-    """Evaluate episodes ``part, part+parts, ...`` of each policy and write one JSON line an episode to ``out``."""
+def examine(
+    run: Path, out: Path, *, who: Sequence[str], episodes: int, seed: int, part: int, parts: int, calls: int
+) -> None:
+    """Evaluate episodes ``part, part+parts, ...`` of each policy and write one JSON line an episode to ``out``.
+
+    Args:
+        calls: which checkpoint the learned policy is from.
+    """
     paths = RunPaths(run)
     config = load_config(paths, policy=POLICY in who)
     station = build_station(config, epoch=0)
-    weights = require_checkpoint(paths.checkpoints).policy if POLICY in who else None
-    with open(out, "w", encoding="utf-8") as file:
+    weights = load_checkpoint(checkpoint_path(paths.checkpoints, calls)).policy if POLICY in who else None
+    with closing(station.robot), open(out, "w", encoding="utf-8") as file:
         for name in who:
             act, reset = make_act(name, config, station, seed, weights)
             rngs = ((i, stream(seed, Stream.EVAL, i)) for i in range(part, episodes, parts))
             for result in evaluate(station, name, act, rngs, reset=reset):
                 file.write(json.dumps(asdict(result)) + "\n")
-    station.robot.close()
 
 
 def evaluate_run(
@@ -143,20 +149,22 @@ def evaluate_run(
 ) -> list[EvalResult]:
     """Evaluate the newest checkpoint of a run (and, if named, the experts) with several processes.
 
+    All of them take the same checkpoint, also while the run goes on.
+
     Raises:
         RobolearnError: a process failed; the message has its last words.
     """
     paths = RunPaths(Path(run_dir).resolve())
     config = load_config(paths, policy=False)
-    if POLICY in who:
-        require_checkpoint(paths.checkpoints)
+    calls = require_checkpoint(paths.checkpoints).progress.calls if POLICY in who else 0
     paths.evaluation.mkdir(exist_ok=True)
     parts = max(1, min(processes or len(os.sched_getaffinity(0)), episodes))
     outs = [paths.evaluation / f"seed{seed}-{part}of{parts}.jsonl" for part in range(parts)]
     workers = []
     try:
         for part, out in enumerate(outs):
-            request = json.dumps({"who": list(who), "episodes": episodes, "seed": seed, "part": part, "parts": parts})
+            share = {"part": part, "parts": parts, "calls": calls}
+            request = json.dumps({"who": list(who), "episodes": episodes, "seed": seed, **share})
             command = [sys.executable, "-m", "robolearn.run.worker", str(paths.root), "examiner", str(out), request]
             workers.append(
                 subprocess.Popen(

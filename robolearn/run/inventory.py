@@ -42,6 +42,19 @@ def inventory(root: Path) -> dict[str, Any]:
     }
 
 
+def steps_of_writer(root: Path, writer: str) -> int:
+    """Steps in the buffer ``root`` that were appended under a writer's name.
+
+    Raises:
+        StoreError: its index cannot be read.
+    """
+    index = Index(StorePaths(root).index, writable=False)
+    try:
+        return sum(record.transitions for record in index.of_writer(writer))
+    finally:
+        index.close()
+
+
 def buffer_root(root: Path) -> Path:
     """The buffer in ``root``, which may be a run directory.
 

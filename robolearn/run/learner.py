@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from robolearn.buffer.replay import Replay
 from robolearn.buffer.schema import Schema
+from robolearn.buffer.store import locked
 from robolearn.core import plugins
 from robolearn.core.errors import StoreError
 from robolearn.core.protocols import Learner
@@ -24,9 +26,33 @@ from robolearn.run.process import Process
 from robolearn.run.seeds import Stream, stream
 from robolearn.run.station import build_task
 from robolearn.sync.codec import Snapshot
-from robolearn.sync.local import LocalPublisher
+from robolearn.sync.local import LocalFollower, LocalPublisher
 
 _POLL_S = 0.002
+_PATIENCE_S = 30.0
+
+
+@contextmanager
+def only_learner(process: Process, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    """Hold the run's learner lock: the learner of a killed supervisor may still be writing its last checkpoint.
+
+    Args:
+        patience_s: how long to wait for it to end [s].
+
+    Raises:
+        StoreError: it does not end.
+    """
+    deadline = time.monotonic() + patience_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(process.paths.learner_lock))
+                break
+            except BlockingIOError:
+                if process.stopping() or time.monotonic() >= deadline:
+                    raise StoreError(f"another learner of {process.paths.root} lives; end it first") from None
+            time.sleep(_POLL_S)
+        yield
 
 
 def resolve_device(device: str) -> str:
@@ -60,6 +86,8 @@ class LearnerProcess:
         self.learner: Learner = plugins.load("policy", config.algo).build_learner(
             config.policy, task.spec, seed=config.seed, device=resolve_device(config.device), statistics=statistics
         )
+        if self.learner.online:
+            limiter.check(self.learner.updates_per_call)
         self._final = False
         self.publisher = LocalPublisher(process.paths.weights)
         self.loop = LearnLoop(
@@ -73,12 +101,15 @@ class LearnerProcess:
             checkpoint=self._save,
             log=self._log,
         )
+        published = LocalFollower(process.paths.weights).poll()
         saved, problems = newest_checkpoint(process.paths.checkpoints)
         for problem in problems:
             process.event("checkpoint unusable, taking an older one", "warn", problem=problem)
         if saved is not None:
             self.loop.resume(saved)
             process.event("resumed", updates=self.loop.updates, steps=self.loop.steps)
+        if published is not None:  # no version stands for two sets of weights, also after a crash
+            self.loop.version = max(self.loop.version, published.version)
 
     def run(self) -> None:
         """Learn until told to stop or done; leave a checkpoint either way."""
@@ -127,7 +158,8 @@ class LearnerProcess:
             problem = f"checkpoint not written: {error.strerror}; the one before is kept"
             if self._final:
                 raise StoreError(problem) from error
-            self.process.event("checkpoint not written", "error", problem=problem)
+            with suppress(OSError):
+                self.process.event("checkpoint not written", "error", problem=problem)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         self.process.metric("learner", **line)

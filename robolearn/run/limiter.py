@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from robolearn.core.errors import ConfigError
 from robolearn.run.config import TrainConfig
 
 
@@ -23,6 +24,18 @@ class UpdateLimiter:
     ratio: float
     slack: int = 64
     start_steps: int = 0
+
+    def check(self, per_call: int) -> None:
+        """Refuse a learner and a limiter that would wait for each other for ever.
+
+        Raises:
+            ConfigError: one learner call is worth more steps than the actors may be ahead.
+        """
+        if per_call > self.ratio * self.slack:
+            raise ConfigError(
+                f"{per_call} updates a call at {self.ratio:g} updates per robot step need the robot {self.slack} steps "
+                "ahead or more; give the policy's Config a larger utd, or make fewer updates a call"
+            )
 
     def learner_may(self, updates: int, per_call: int, steps: int) -> bool:
         """True when the learner may make ``per_call`` more updates."""

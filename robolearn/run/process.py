@@ -18,6 +18,9 @@ from robolearn.run.metrics import JsonlWriter
 PARENT, STARTED, EPOCHS = "ROBOLEARN_PARENT", "ROBOLEARN_STARTED_NS", "ROBOLEARN_EPOCHS"
 """Environment variables by which the supervisor tells a worker who started it, when, and the epochs of its leases."""
 
+STOPPED_EXIT = 3
+"""Exit status of a worker whose robot has latched a stop: it must not be restarted into a robot that forgot it."""
+
 _PR_SET_PDEATHSIG = 1
 _TRIMMED = frozenset({"clipped", "step", "tilt", "workspace", "driver"})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,19 @@ _MAX_TRIES_PER_SUCCESS = 3
 
 
 def record_demonstrations(
-    config: TrainConfig, buffer: Path, *, episodes: int, epoch: int, script: str
+    config: TrainConfig,
+    buffer: Path,
+    *,
+    episodes: int,
+    epoch: int,
+    script: str,
+    going_on: Callable[[], bool] = lambda: True,
 ) -> dict[str, Any]:
     """Record ``episodes`` scripted episodes as demonstrations; resumes where an earlier call stopped.
 
     Of the informed script only successes count as demonstrations (a demonstrator would discard a failure too); the
-    others stay in the buffer, untagged. Of the blind script everything is kept and nothing is a demonstration.
+    others stay in the buffer, untagged. Of the blind script everything is kept and nothing is a demonstration. Asked
+    before each step, ``going_on`` may end the recording early.
     """
     if script not in SCRIPTS:
         raise ConfigError(f"unknown scripted policy '{script}'{suggest(script, SCRIPTS)}")
@@ -36,27 +45,32 @@ def record_demonstrations(
     station = build_station(config, epoch=epoch)
     schema = Schema(station.task.spec.observation, station.task.spec.action)
     results: list[EpisodeResult] = []
-    with Writer(buffer, schema, name="demonstrations", robot=config.robot, task=config.task, demo=informed) as writer:
+    with (
+        closing(station.robot),
+        Writer(buffer, schema, name="demonstrations", robot=config.robot, task=config.task, demo=informed) as writer,
+    ):
         done, tries = writer.successes if informed else writer.episodes, writer.episodes
-        while done < episodes and tries < _MAX_TRIES_PER_SUCCESS * episodes + 10:
-            episode = _script_episode(station, writer, config.seed, tries, informed)
+        while going_on() and done < episodes and tries < _MAX_TRIES_PER_SUCCESS * episodes + 10:
+            episode = _script_episode(station, writer, config.seed, tries, informed, going_on)
             writer.end_episode(success=episode.success, demo=informed and episode.success)
             results.append(EpisodeResult(script, tries, episode.success, episode.steps, episode.peak_force_n))
             tries += 1
             done += episode.success or not informed
-    station.robot.close()
-    if done < episodes:
+    if done < episodes and going_on():
         raise ConfigError(f"the scripted expert solved only {done} of {tries} episodes of {config.task}")
     return summarise(script, results, control_hz=station.task.spec.control_hz, seed=config.seed).to_json()
 
 
-def _script_episode(station: Station, writer: Writer, seed: int, index: int, informed: bool) -> Episode:
+def _script_episode(
+    station: Station, writer: Writer, seed: int, index: int, informed: bool, going_on: Callable[[], bool]
+) -> Episode:
     rng, noise = stream(seed, Stream.DEMO, index, 0), stream(seed, Stream.DEMO, index, 1)
     return run_episode(
         station,
         lambda observation, raw: station.task.expert(raw, noise, informed=informed),
         rng,
         append=writer.append,
+        before_step=going_on,
         source=Source.SCRIPT,
     )
 

@@ -26,7 +26,11 @@ _PACKAGES = ("numpy", "torch", "mujoco", "dm-control", "zarr", "diffusers", "saf
 
 def default_run_dir(config: TrainConfig) -> Path:
     """The first free ``runs/<task>-<tier>-<algo>-<n>``."""
-    stem = f"{config.task}-{config.tier}-{config.algo}"
+    return first_free(f"{config.task}-{config.tier}-{config.algo}")
+
+
+def first_free(stem: str) -> Path:
+    """The first of ``runs/<stem>-1``, ``-2``, ... that does not exist."""
     n = 1
     while (path := Path("runs") / f"{stem}-{n}").exists():
         n += 1

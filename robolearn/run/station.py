@@ -29,6 +29,11 @@ def split_robot(name: str) -> tuple[str, str]:
     return driver, instance
 
 
+def is_simulated(robot: str) -> bool:
+    """False for drivers of real hardware: those that do not say ``SIMULATED = True``."""
+    return bool(getattr(plugins.load("robot", split_robot(robot)[0]), "SIMULATED", False))
+
+
 def build_task(config: TrainConfig) -> Task:
     """The task alone, for its specs."""
     task: Task = plugins.load("task", config.task).build(config.env, obs=config.obs)

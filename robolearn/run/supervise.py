@@ -27,10 +27,11 @@ from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.counters import MAX_ACTORS, Counters, Field, Row
 from robolearn.run.demos import bring_demonstrations
 from robolearn.run.evaluate import BLIND, INFORMED, POLICY, EvalResult, evaluate_run
-from robolearn.run.inventory import buffer_root
+from robolearn.run.inventory import buffer_root, steps_of_writer
 from robolearn.run.limiter import limiter_of
 from robolearn.run.metrics import TensorBoardCopy
 from robolearn.run.process import Process
+from robolearn.run.station import is_simulated
 from robolearn.run.status import StatusBoard
 
 _TICK_S, _STATUS_S = 0.1, 0.5
@@ -70,11 +71,17 @@ def complete(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"unknown tier '{config.tier}' of {config.task}{suggest(config.tier, task.TIERS)}")
     env = config.env if config.env is not None else task.TIERS[config.tier]
     policy = config.policy if config.policy is not None else plugins.load("policy", config.algo).Config()
-    for name, least in (("steps", 0), ("demos", 0), ("eval_episodes", 1), ("eval_every", 0), ("publish_every", 1)):
+    least_of = {"steps": 0, "demos": 0, "eval_episodes": 1, "eval_every": 0, "eval_curve_episodes": 1}
+    for name, least in (least_of | {"publish_every": 1}).items():
         if getattr(config, name) < least:
             raise ConfigError(f"{name}: expected at least {least}, got {getattr(config, name)}")
     if not 1 <= config.robots <= MAX_ACTORS:
         raise ConfigError(f"robots: expected 1 to {MAX_ACTORS}, got {config.robots}")
+    if not is_simulated(config.robot):
+        raise ConfigError(
+            f"{config.robot} is real hardware; runs evaluate on robots they have not leased, so they take simulated "
+            f"ones only"
+        )
     if config.demos_from:
         buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
@@ -154,6 +161,7 @@ class Supervisor:
         resumed = paths.metrics.exists() and paths.metrics.stat().st_size > 0
         self.tensorboard = TensorBoardCopy(paths.metrics, paths.tensorboard, resume=resumed)
         self.interrupts = 0
+        self.examining = False
         self._shown = 0.0
 
     @property
@@ -163,7 +171,7 @@ class Supervisor:
 
     def run(self) -> RunResult:
         """Demonstrations, training, evaluation, report."""
-        state, message = "failed", ""
+        state, message, go_on = "failed", "", f"go on with: robolearn train --resume {self.paths.root}"
         try:
             with self._signals():
                 self.process.event("start", leases=[f"{lease.resource}@{lease.epoch}" for lease in self.leases])
@@ -171,16 +179,20 @@ class Supervisor:
                 self._demonstrations()
                 self._train()
                 if self.interrupts:
-                    state, message = "stopped", f"go on with: robolearn train --resume {self.paths.root}"
+                    state, message = "stopped", go_on
                     return RunResult(self.paths.root, state, {})
+                self.examining = True
                 results = self._results()
                 state = "done"
                 return RunResult(self.paths.root, state, results)
         except OSError as error:
-            message = f"{error.strerror or error}; then go on with: robolearn train --resume {self.paths.root}"
+            message = f"{error.strerror or error}; then {go_on}"
             raise StoreError(f"the run directory cannot be written: {message}") from error
-        except (RobolearnError, KeyboardInterrupt) as error:
-            message = str(error) or "interrupted"
+        except KeyboardInterrupt:
+            state, message = "stopped", go_on
+            return RunResult(self.paths.root, state, {})
+        except RobolearnError as error:
+            message = str(error)
             raise
         finally:
             self.children.kill()
@@ -193,9 +205,8 @@ class Supervisor:
     def _signals(self) -> Iterator[None]:
         def interrupt(signum: int, frame: FrameType | None) -> None:
             self.interrupts += 1
-            if self.interrupts > 1:
-                self.children.kill()
-                raise KeyboardInterrupt
+            if self.interrupts > 1 or self.examining:
+                raise KeyboardInterrupt  # workers are killed on the way out: to wait for one in here could deadlock
 
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -205,10 +216,16 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _recover(self) -> None:
-        """Complete what workers of an earlier sitting left open, also those that will not be started again."""
-        if (self.paths.buffer / "schema.json").is_file():
-            for writer in recover(self.paths.buffer):
-                self.process.event("recovered the log of a dead writer", writer=writer)
+        """Complete what workers of an earlier sitting left open, also those that will not be started again.
+
+        Steps are counted before any actor starts: the one that is up first must not make up for the others'.
+        """
+        if not (self.paths.buffer / "schema.json").is_file():
+            return
+        for writer in recover(self.paths.buffer):
+            self.process.event("recovered the log of a dead writer", writer=writer)
+        for index in range(self.config.robots):
+            self.counters.set(Row.ACTORS + index, Field.STEPS, steps_of_writer(self.paths.buffer, f"actor{index}"))
 
     def _demonstrations(self) -> None:
         if self.config.demos_from:
@@ -217,11 +234,11 @@ class Supervisor:
         elif self.config.demos:
             self._show("recording", "recording demonstrations", force=True)
             recorder = Child("recorder", Row.EVALUATOR, ["recorder"])
-            self.children.run(recorder, lambda: self._heed(recorder))
+            self.children.run(recorder, self._going_on)
 
-    def _heed(self, child: Child) -> None:
-        if self.interrupts and child.process is not None:
-            child.process.terminate()
+    def _going_on(self) -> bool:
+        self._check_leases()
+        return not self.interrupts
 
     def _train(self) -> None:
         if self.interrupts:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from robolearn.run.process import EPOCHS, PARENT, STARTED, Process, die_with_parent, run_paths
+from robolearn.run.process import EPOCHS, PARENT, STARTED, STOPPED_EXIT, Process, die_with_parent, run_paths
 
 
 def _process(directory: str, role: str, row: int, robot: int = 0) -> Process:
@@ -36,13 +36,14 @@ def learner(directory: str) -> None:
     from robolearn.run.counters import Row
 
     process = _process(directory, "learner", Row.LEARNER)
-    from robolearn.run.learner import LearnerProcess
+    from robolearn.run.learner import LearnerProcess, only_learner
     from robolearn.run.limiter import limiter_of
     from robolearn.run.rundir import load_config
 
     _limit_torch()
     config = load_config(process.paths)
-    LearnerProcess(process, config, limiter_of(config)).run()
+    with only_learner(process):
+        LearnerProcess(process, config, limiter_of(config)).run()
 
 
 def actor(directory: str, index: str) -> None:
@@ -82,7 +83,12 @@ def recorder(directory: str) -> None:
 
     config = load_config(process.paths, policy=False)
     result = record_demonstrations(
-        config, process.paths.buffer, episodes=config.demos, epoch=process.epoch, script="script"
+        config,
+        process.paths.buffer,
+        episodes=config.demos,
+        epoch=process.epoch,
+        script="script",
+        going_on=lambda: not process.stopping(),
     )
     process.event("demonstrations recorded", **result)
 
@@ -105,13 +111,16 @@ ROLES: dict[str, Callable[..., None]] = {
 
 def main(argv: list[str]) -> int:
     """Run one role; an error the user can act on becomes one line on stderr."""
-    from robolearn.core.errors import RobolearnError
+    from robolearn.core.errors import RobolearnError, RobotStoppedError
 
     directory, role, *arguments = argv
     if parent := os.environ.get(PARENT):
         die_with_parent(int(parent))
     try:
         ROLES[role](directory, *arguments)
+    except RobotStoppedError as error:
+        sys.stderr.write(f"{error}; look after it, then go on with: robolearn train --resume {directory}\n")
+        return STOPPED_EXIT
     except (RobolearnError, OSError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1

@@ -20,6 +20,8 @@ class LocalPublisher:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        for half_written in directory.glob(f".{_FILE}.*.tmp"):
+            half_written.unlink(missing_ok=True)
         self._path = directory / _FILE
 
     def publish(self, snapshot: Snapshot) -> None:

@@ -49,6 +49,9 @@ def test_record(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         "task": "reach", "tier": "easy", "episodes": 3, "policy": "blind", "out": "demos", "seed": 0, "obs": "state",
     }  # fmt: skip
     assert json.loads(out)["successes"] == 3
+    status, out, _ = cli("record", "reach", "--episodes", "20", "--policy", "script")
+    assert (status, asked["out"]) == (0, "runs/demos-reach-default-1")
+    assert "recorded in runs/demos-reach-default-1" in out
 
 
 def test_rollout(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -294,10 +294,11 @@ def test_where_the_table_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_path() == Path("/a/leases.db")
     monkeypatch.delenv("ROBOLEARN_STATE")
     monkeypatch.setenv("XDG_STATE_HOME", "/b")
-    assert default_path() == Path("/b/robolearn/leases.db")
+    monkeypatch.setattr("socket.gethostname", lambda: "bench1")  # a home directory may be shared by several hosts
+    assert default_path() == Path("/b/robolearn/bench1/leases.db")
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/c")
-    assert default_path() == Path("/c/.local/state/robolearn/leases.db")
+    assert default_path() == Path("/c/.local/state/robolearn/bench1/leases.db")
 
 
 def test_who_is_certainly_dead() -> None:

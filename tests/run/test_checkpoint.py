@@ -77,6 +77,24 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_taken(tmp_path: P
     assert len(problems) == 1
 
 
+def test_unsound_newer_checkpoints_do_not_push_out_the_one_just_written(tmp_path: Path) -> None:
+    for calls in (5, 20, 300):
+        path = save_checkpoint(tmp_path, checkpoint(calls), keep=3)
+        if calls > 5:
+            (path / "meta.json").unlink()
+    save_checkpoint(tmp_path, checkpoint(7), keep=2)
+    assert require_checkpoint(tmp_path).progress.calls == 7
+    assert [int(path.name) for path in list_checkpoints(tmp_path)] == [5, 7, 20, 300]
+
+
+def test_what_a_killed_writer_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / ".000000001.4242.tmp"
+    left.mkdir()
+    (left / "learner.safetensors").write_bytes(b"half")
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["000000002"]
+
+
 def test_without_a_checkpoint_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(ResumeError, match="no sound checkpoint"):
         require_checkpoint(tmp_path / "none")

@@ -1,6 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robolearn.core.errors import ConfigError
 from robolearn.run.limiter import UpdateLimiter
 
 
@@ -15,6 +17,7 @@ def test_nobody_runs_away_and_nobody_is_stuck(
     ratio: float, slack: int, start: int, per_call: int, turns: list[bool]
 ) -> None:
     limiter = UpdateLimiter(ratio, slack=slack + int(per_call / ratio) + 1, start_steps=start)
+    limiter.check(per_call)
     steps = updates = 0
     for actor_first in turns:
         actor, learner = limiter.actor_may(steps, updates), limiter.learner_may(updates, per_call, steps)
@@ -25,6 +28,12 @@ def test_nobody_runs_away_and_nobody_is_stuck(
             updates += per_call
         assert updates <= ratio * steps
         assert steps <= max(start, updates / ratio) + limiter.slack + 1
+
+
+def test_a_learner_whose_calls_are_too_large_for_the_slack_is_refused() -> None:
+    UpdateLimiter(1.0, slack=64).check(64)
+    with pytest.raises(ConfigError, match="65 updates a call"):
+        UpdateLimiter(1.0, slack=64).check(65)
 
 
 def test_no_update_before_the_start_steps() -> None:

@@ -18,6 +18,10 @@ class FakeFaultError(RobolearnError):
     """The failure a test asked for."""
 
 
+SIMULATED = True
+"""Nothing and nobody can be hurt; a driver of real hardware leaves this out."""
+
+
 @dataclass(frozen=True)
 class Faults:
     """What goes wrong.

@@ -30,6 +30,9 @@ CAMERAS = ("wrist", "side", "front")
 GRIPPER = arm.FINGER_OPENING_M / 0.04
 """Opening fraction of the hand closed on its tool (fingers travel 40 mm)."""
 
+SIMULATED = True
+"""Nothing and nobody can be hurt; a driver of real hardware leaves this out."""
+
 
 @dataclass(frozen=True)
 class Config:
