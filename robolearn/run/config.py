@@ -23,7 +23,7 @@ class TrainConfig:
         demos: scripted demonstrations to record first.
         demos_from: a run directory or buffer whose demonstrations are used instead.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
-        realtime: step simulated robots in real time.
+        realtime: step simulated robots in real time while they train; evaluation does not wait.
         headless: no live view even in a terminal.
         eval_episodes: episodes of the final, policy-only evaluation on unseen seeds.
         eval_every: robot steps between evaluations of the learning curve; 0 for none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from robolearn.core.protocols import Policy
 from robolearn.run.config import TrainConfig
@@ -27,7 +27,7 @@ class CurveEvaluator:
 
     def __init__(self, process: Process, config: TrainConfig) -> None:
         self.process, self.config = process, config
-        self.station = build_station(config, epoch=process.epoch)
+        self.station = build_station(replace(config, realtime=False), epoch=process.epoch)
         self.policy: Policy = build_policy(config, self.station.task, seed=config.seed)
         self.follower = LocalFollower(process.paths.weights)
         self.next_steps = process.counters.get(process.row, Field.STEPS)

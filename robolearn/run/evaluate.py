@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def examine(
     """
     paths = RunPaths(run)
     config = load_config(paths, policy=POLICY in who)
-    station = build_station(config, epoch=0)
+    station = build_station(replace(config, realtime=False), epoch=0)
     weights = load_checkpoint(checkpoint_path(paths.checkpoints, calls)).policy if POLICY in who else None
     with closing(station.robot), open(out, "w", encoding="utf-8") as file:
         for name in who:
