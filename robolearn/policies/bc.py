@@ -21,7 +21,7 @@ from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array
 from robolearn.core.types import Batch, TaskSpec
 from robolearn.policies.parts import mlp
-from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors
+from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors, normaliser_tensors
 from robolearn.policies.parts.flat import Adam, Flat
 from robolearn.policies.parts.mlp import MlpShape, Workspace
 from robolearn.policies.parts.observation import ObservationLayout
@@ -197,10 +197,14 @@ class BcLearner:
 
     def snapshot(self) -> Weights:
         """Network, image encoder and normaliser (copies)."""
-        return to_arrays(acting_tensors(self._actor, self._normaliser, self._encoder))
+        return to_arrays(acting_tensors(self._actor, self._encoder) | normaliser_tensors(self._normaliser))
 
     def _everything(self) -> dict[str, Tensor]:
-        named = acting_tensors(self._actor, self._normaliser, self._encoder) | self._adam.tensors("adam")
+        named = (
+            acting_tensors(self._actor, self._encoder)
+            | normaliser_tensors(self._normaliser)
+            | self._adam.tensors("adam")
+        )
         if self._encoder is not None:
             named |= optimiser_tensors(self._encoder_adam, "encoder_adam")
         return named

@@ -28,7 +28,8 @@ from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array
 from robolearn.core.types import Batch, TaskSpec
 from robolearn.policies.parts import mlp, tanh_normal
-from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors
+from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors, normaliser_tensors
+from robolearn.policies.parts.average import ActorAverage
 from robolearn.policies.parts.ensemble import CriticEnsemble
 from robolearn.policies.parts.flat import Adam, Flat
 from robolearn.policies.parts.mlp import MlpShape, Precision, Workspace
@@ -57,6 +58,8 @@ class Config:
         gamma: discount per policy step.
         n_step: rows in the return of a sample; more carry a rare reward back faster.
         tau: share of the critics that enters the targets after each critic update.
+        actor_average: share of the actor that enters the running average that acts greedily, after each actor update;
+            the newest actor explores.
         init_temperature: initial entropy weight alpha; 1 swamps a sparse 0/1 reward.
         target_entropy_per_dim: entropy aimed at, per action dimension [nat].
         backup_entropy: count the next action's entropy as reward.
@@ -78,7 +81,7 @@ class Config:
     hidden: int = 128
     layers: int = 2
     batch: int = 128
-    utd: int = 8
+    utd: int = 16
     pretrain: int = 500
     demo_fraction: float = 0.5
     actor_lr: float = 6e-4
@@ -87,6 +90,7 @@ class Config:
     gamma: float = 0.97
     n_step: int = 3
     tau: float = 0.02
+    actor_average: float = 0.01
     init_temperature: float = 0.01
     target_entropy_per_dim: float = -0.5
     backup_entropy: bool = False
@@ -109,12 +113,14 @@ class Config:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must be at least 1")
         if self.target_critics > self.critics:
             raise ConfigError(f"rlpd.target_critics is {self.target_critics}, more than rlpd.critics ({self.critics})")
-        for name in ("gamma", "tau", "demo_fraction"):
+        for name in ("gamma", "tau", "actor_average", "demo_fraction"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must lie within [0, 1]")
         for name in ("actor_lr", "critic_lr", "temperature_lr", "init_temperature", "std_floor", "observation_clip"):
             if not getattr(self, name) > 0.0:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must be positive")
+        if not self.actor_average > 0.0:
+            raise ConfigError("rlpd.actor_average is 0; nothing would ever reach the greedy policy")
         if self.pretrain < 0:
             raise ConfigError(f"rlpd.pretrain is {self.pretrain}; it must be at least 0")
         if not 0.0 <= self.dropout < 1.0:
@@ -131,6 +137,7 @@ REFERENCE = Config(
     pretrain=0,
     n_step=1,
     tau=0.005,
+    actor_average=1.0,
     actor_lr=3e-4,
     critic_lr=3e-4,
     temperature_lr=3e-4,
@@ -151,6 +158,7 @@ def _actor_shape(config: Config, spec: TaskSpec) -> ActorShape:
         log_std=(config.log_std_min, config.log_std_max),
         image_channels=config.image_channels,
         image_width=config.image_width,
+        averaged=True,
     )
 
 
@@ -235,6 +243,7 @@ class RlpdLearner:
         )
         self._critic_shape.initialise(self._critic, self._rng)
         self._actor_shape.initialise(self._actor, self._rng)
+        self._average = ActorAverage(self._actor, self._encoder, config.actor_average)
         rows = config.batch if self._encoder else self.batch_rows
         self._actor_work = Workspace(self._actor_shape, config.batch, self._device)
         self._drawn_shape = replace(self._critic_shape, members=config.target_critics)
@@ -315,6 +324,7 @@ class RlpdLearner:
             d_raw[:, : self._actions] += config.bc_weight * _imitation_gradient(mean, mini)
         mlp.backward(shape, self._actor.views, self._actor_work, d_raw[None], grads=self._actor_adam.grads.views)
         self._actor_adam.step()
+        self._average.update(self._actor_adam.step_count)
         entropy = -log_density.mean()
         self._temperature_adam.grads.data[0] = temperature * (entropy - self._target_entropy)
         self._temperature_adam.step()
@@ -392,11 +402,15 @@ class RlpdLearner:
     # ------------------------------------------------------------------- state
 
     def snapshot(self) -> Weights:
-        """Actor, image encoder and normaliser (copies)."""
-        return to_arrays(acting_tensors(self._actor, self._normaliser, self._encoder))
+        """Actor and image encoder, newest and averaged, and the normaliser (copies)."""
+        return to_arrays(self._acting())
+
+    def _acting(self) -> dict[str, Tensor]:
+        newest = acting_tensors(self._actor, self._encoder)
+        return newest | self._average.tensors() | normaliser_tensors(self._normaliser)
 
     def _everything(self) -> dict[str, Tensor]:
-        named = acting_tensors(self._actor, self._normaliser, self._encoder)
+        named = self._acting()
         named |= {f"critic.{name}": view for name, view in self._critic.views.items()}
         named |= {f"target.{name}": view for name, view in self._target.views.items()}
         named |= {"log_temperature": self._log_temperature.data[:1]}

@@ -54,7 +54,7 @@ class TrainConfig:
     eval_every: int = 1000
     eval_curve_episodes: int = 20
     checkpoint_every_s: float = 30.0
-    publish_every: int = 10
+    publish_every: int = 5
     device: Literal["auto", "cpu", "cuda"] = "auto"
     wait: float = 0.0
     video: bool = True

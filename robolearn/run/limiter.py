@@ -22,7 +22,7 @@ class UpdateLimiter:
     """
 
     ratio: float
-    slack: int = 64
+    slack: int = 8
     start_steps: int = 0
 
     def check(self, per_call: int) -> None:

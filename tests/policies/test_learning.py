@@ -55,7 +55,9 @@ def test_rlpd_learns_without_imitation(seed: int) -> None:
 def test_actor_climbs_a_known_value() -> None:
     """One-step problem: the reward is highest at one action; critic and actor must find it."""
     env, rng, best = Reach(), np.random.default_rng(0), np.array([0.5, -0.3])
-    config = rlpd.Config(critics=2, hidden=64, batch=64, utd=4, actor_lr=3e-3, critic_lr=3e-3, bc_weight=0.0)
+    config = rlpd.Config(
+        critics=2, hidden=64, batch=64, utd=4, actor_lr=3e-3, critic_lr=3e-3, bc_weight=0.0, actor_average=1.0
+    )
     normal = {key: (np.zeros(2), np.ones(2)) for key in ("position", "goal")}
     made = rlpd.build_learner(config, env.spec, seed=0, device="cpu", statistics=normal)
     policy = rlpd.build_policy(config, env.spec, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,6 +19,9 @@ from robolearn.policies.parts.pixels import Encoder
 from robolearn.policies.parts.state import check_same, load_arrays
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
+AVERAGE = "average."
+"""Prefix of the names of an averaged network's weights."""
+
 
 @dataclass(frozen=True)
 class ActorShape:
@@ -29,6 +33,7 @@ class ActorShape:
         observation_clip: standardised observations are clipped to this.
         log_std: bounds of the log standard deviation.
         image_channels, image_width: see ``CameraEncoder``.
+        averaged: the weights hold a running average of the network beside the newest one.
     """
 
     hidden: tuple[int, ...]
@@ -37,13 +42,49 @@ class ActorShape:
     log_std: tuple[float, float] = (0.0, 0.0)
     image_channels: tuple[int, ...] = ()
     image_width: int = 0
+    averaged: bool = False
+
+
+class _Network:
+    """One ReLU MLP behind an image encoder."""
+
+    def __init__(self, encoder: Encoder | None) -> None:
+        self.encoder = encoder
+        self._layers: list[tuple[Array, Array]] = []
+
+    def set(self, prefix: str, arrays: Mapping[str, Array]) -> None:
+        """Take the parameters whose names begin with ``prefix``."""
+        count = sum(name.startswith(f"{prefix}actor.w") for name in arrays)
+        self._layers = [(arrays[f"{prefix}actor.w{i}"], arrays[f"{prefix}actor.b{i}"]) for i in range(count)]
+        if self.encoder is not None:
+            start = f"{prefix}encoder."
+            named = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
+            load_arrays("encoder weights", self.encoder.state_dict(), named)
+
+    def __call__(self, vector: Array, observation: Observation, device: str) -> Array:
+        """Raw outputs for a standardised vector and the images of an observation."""
+        x = vector
+        if self.encoder is not None:
+            with torch.no_grad():
+                images = {
+                    key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(device)
+                    for key in self.encoder.keys
+                }
+                x = np.concatenate([self.encoder(images)[0].cpu().numpy(), vector])
+        for weight, bias in self._layers[:-1]:
+            x = x @ weight
+            x += bias
+            np.maximum(x, 0.0, out=x)
+        weight, bias = self._layers[-1]
+        raw: Array = x @ weight + bias
+        return raw
 
 
 class NetworkPolicy:
     """A ``Policy`` around one ReLU MLP. Its weights carry the normaliser they were trained with.
 
     A network with A outputs acts ``clip(output)``; one with 2A outputs is a tanh-Normal: ``tanh(mean)`` greedily,
-    ``tanh(mean + std * noise)`` when exploring.
+    ``tanh(mean + std * noise)`` when exploring. Where there is an average, it acts greedily and the newest explores.
 
     Args:
         shape: the network.
@@ -58,25 +99,32 @@ class NetworkPolicy:
         self._stochastic = shape.outputs == 2 * self._actions
         self._rng = np.random.default_rng(seed)
         self._device = device
-        self._encoder: Encoder | None = None
-        if self._layout.images:
-            unused = torch.Generator().manual_seed(seed)
-            images = self._layout.images
-            self._encoder = Encoder(images, shape.image_channels, shape.image_width, unused).to(device)
+        self._newest = self._greedy = _Network(self._new_encoder(seed))
+        if shape.averaged:
+            self._greedy = _Network(self._new_encoder(seed))
         self._expected = self._shapes()
-        self._layers: list[tuple[Array, Array]] = []
         blank = {name: np.zeros(size, np.float32) for name, size in self._expected.items()}
         self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
 
+    def _new_encoder(self, seed: int) -> Encoder | None:
+        if not self._layout.images:
+            return None
+        unused = torch.Generator().manual_seed(seed)
+        images, shape = self._layout.images, self._shape
+        return Encoder(images, shape.image_channels, shape.image_width, unused).to(self._device)
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        inputs = self._layout.size + (self._encoder.size if self._encoder else 0)
+        encoder = self._newest.encoder
+        inputs = self._layout.size + (encoder.size if encoder else 0)
         widths = [inputs, *self._shape.hidden, self._shape.outputs]
-        expected: dict[str, tuple[int, ...]] = {}
+        network: dict[str, tuple[int, ...]] = {}
         for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
-            expected[f"actor.w{i}"], expected[f"actor.b{i}"] = (fan_in, fan_out), (fan_out,)
-        expected["normaliser.mean"] = expected["normaliser.std"] = (self._layout.size,)
-        for name, tensor in (self._encoder.state_dict() if self._encoder else {}).items():
-            expected[f"encoder.{name}"] = tuple(tensor.shape)
+            network[f"actor.w{i}"], network[f"actor.b{i}"] = (fan_in, fan_out), (fan_out,)
+        for name, tensor in (encoder.state_dict() if encoder else {}).items():
+            network[f"encoder.{name}"] = tuple(tensor.shape)
+        expected = network | {"normaliser.mean": (self._layout.size,), "normaliser.std": (self._layout.size,)}
+        if self._shape.averaged:
+            expected |= {AVERAGE + name: size for name, size in network.items()}
         return expected
 
     def reset(self) -> None:
@@ -93,24 +141,16 @@ class NetworkPolicy:
 
     def _set(self, weights: Weights) -> None:
         arrays = {name: np.array(value, dtype=np.float32, order="C") for name, value in weights.items()}
-        self._layers = [(arrays[f"actor.w{i}"], arrays[f"actor.b{i}"]) for i in range(len(self._shape.hidden) + 1)]
         self._normaliser = Normaliser(arrays["normaliser.mean"], arrays["normaliser.std"], self._shape.observation_clip)
-        if self._encoder is not None:
-            prefix = "encoder."
-            named = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-            load_arrays("encoder weights", self._encoder.state_dict(), named)
+        self._newest.set("", arrays)
+        if self._shape.averaged:
+            self._greedy.set(AVERAGE, arrays)
 
     def act(self, observation: Observation, *, explore: bool) -> Array:
         """Normalised action (A,) float32 in [-1, 1]."""
-        x = self._normaliser(self._layout.concatenate(observation))
-        if self._encoder is not None:
-            x = np.concatenate([self._embed(observation), x])
-        for weight, bias in self._layers[:-1]:
-            x = x @ weight
-            x += bias
-            np.maximum(x, 0.0, out=x)
-        weight, bias = self._layers[-1]
-        raw = x @ weight + bias
+        vector = self._normaliser(self._layout.concatenate(observation))
+        network = self._newest if explore else self._greedy
+        raw = network(vector, observation, self._device)
         if self._stochastic:
             raw = self._squash(raw, explore)
         action: Array = np.minimum(np.maximum(raw, -ACTION_LIMIT), ACTION_LIMIT)
@@ -125,23 +165,15 @@ class NetworkPolicy:
         squashed: Array = np.tanh(mean)
         return squashed
 
-    def _embed(self, observation: Observation) -> Array:
-        encoder = self._encoder
-        if encoder is None:
-            return np.zeros(0, np.float32)
-        with torch.no_grad():
-            images = {
-                key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(self._device)
-                for key in encoder.keys
-            }
-            embedding: Array = encoder(images)[0].cpu().numpy()
-            return embedding
 
-
-def acting_tensors(actor: Flat, normaliser: Normaliser, encoder: Encoder | None) -> dict[str, Tensor]:
-    """What a ``NetworkPolicy`` loads, by name, from a learner's stack of one network (live tensors)."""
+def acting_tensors(actor: Flat, encoder: Encoder | None) -> dict[str, Tensor]:
+    """A network as ``NetworkPolicy`` loads it, by name, from a learner's stack of one network (live tensors)."""
     named = {f"actor.{name}": view[0, 0] if name.startswith("b") else view[0] for name, view in actor.views.items()}
-    named |= {"normaliser.mean": torch.from_numpy(normaliser.mean), "normaliser.std": torch.from_numpy(normaliser.std)}
     if encoder is not None:
         named |= {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     return named
+
+
+def normaliser_tensors(normaliser: Normaliser) -> dict[str, Tensor]:
+    """A normaliser as ``NetworkPolicy`` loads it, by name (live tensors)."""
+    return {"normaliser.mean": torch.from_numpy(normaliser.mean), "normaliser.std": torch.from_numpy(normaliser.std)}
