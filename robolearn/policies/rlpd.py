@@ -60,6 +60,8 @@ class Config:
         tau: share of the critics that enters the targets after each critic update.
         actor_average: share of the actor that enters the running average that acts greedily, after each actor update;
             the newest actor explores.
+        noise_scale: lowest and highest factor on the noise of an exploring episode, drawn anew for each: some search
+            widely, some try what is known, and success comes earlier.
         init_temperature: initial entropy weight alpha; 1 swamps a sparse 0/1 reward.
         target_entropy_per_dim: entropy aimed at, per action dimension [nat].
         backup_entropy: count the next action's entropy as reward.
@@ -91,6 +93,7 @@ class Config:
     n_step: int = 3
     tau: float = 0.02
     actor_average: float = 0.01
+    noise_scale: tuple[float, float] = (0.0, 1.0)
     init_temperature: float = 0.01
     target_entropy_per_dim: float = -0.5
     backup_entropy: bool = False
@@ -121,6 +124,8 @@ class Config:
                 raise ConfigError(f"rlpd.{name} is {getattr(self, name)}; it must be positive")
         if not self.actor_average > 0.0:
             raise ConfigError("rlpd.actor_average is 0; nothing would ever reach the greedy policy")
+        if not 0.0 <= self.noise_scale[0] <= self.noise_scale[1]:
+            raise ConfigError(f"rlpd.noise_scale is {self.noise_scale}; expected 0 <= lowest <= highest")
         if self.pretrain < 0:
             raise ConfigError(f"rlpd.pretrain is {self.pretrain}; it must be at least 0")
         if not 0.0 <= self.dropout < 1.0:
@@ -138,6 +143,7 @@ REFERENCE = Config(
     n_step=1,
     tau=0.005,
     actor_average=1.0,
+    noise_scale=(1.0, 1.0),
     actor_lr=3e-4,
     critic_lr=3e-4,
     temperature_lr=3e-4,
@@ -159,6 +165,7 @@ def _actor_shape(config: Config, spec: TaskSpec) -> ActorShape:
         image_channels=config.image_channels,
         image_width=config.image_width,
         averaged=True,
+        noise_scale=config.noise_scale,
     )
 
 

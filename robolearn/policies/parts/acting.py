@@ -34,6 +34,7 @@ class ActorShape:
         log_std: bounds of the log standard deviation.
         image_channels, image_width: see ``CameraEncoder``.
         averaged: the weights hold a running average of the network beside the newest one.
+        noise_scale: lowest and highest factor on the exploration noise; each episode draws its own.
     """
 
     hidden: tuple[int, ...]
@@ -43,6 +44,7 @@ class ActorShape:
     image_channels: tuple[int, ...] = ()
     image_width: int = 0
     averaged: bool = False
+    noise_scale: tuple[float, float] = (1.0, 1.0)
 
 
 class _Network:
@@ -84,7 +86,8 @@ class NetworkPolicy:
     """A ``Policy`` around one ReLU MLP. Its weights carry the normaliser they were trained with.
 
     A network with A outputs acts ``clip(output)``; one with 2A outputs is a tanh-Normal: ``tanh(mean)`` greedily,
-    ``tanh(mean + std * noise)`` when exploring. Where there is an average, it acts greedily and the newest explores.
+    ``tanh(mean + scale * std * noise)`` when exploring. Where there is an average, it acts greedily and the newest
+    explores.
 
     Args:
         shape: the network.
@@ -98,7 +101,7 @@ class NetworkPolicy:
         self._actions = spec.action.size
         self._stochastic = shape.outputs == 2 * self._actions
         self._rng = np.random.default_rng(seed)
-        self._device = device
+        self._device, self._scale = device, 1.0
         self._newest = self._greedy = _Network(self._new_encoder(seed))
         if shape.averaged:
             self._greedy = _Network(self._new_encoder(seed))
@@ -128,7 +131,8 @@ class NetworkPolicy:
         return expected
 
     def reset(self) -> None:
-        """Nothing to forget: the policy has no memory."""
+        """Begin an episode: draw how much it explores. There is nothing to forget."""
+        self._scale = float(self._rng.uniform(*self._shape.noise_scale))
 
     def load(self, weights: Weights) -> None:
         """Take new weights as a whole.
@@ -161,7 +165,7 @@ class NetworkPolicy:
         if explore:
             low, high = self._shape.log_std
             std = np.exp(np.minimum(np.maximum(raw[self._actions :], low), high))
-            mean = mean + std * self._rng.standard_normal(self._actions, dtype=np.float32)
+            mean = mean + np.float32(self._scale) * std * self._rng.standard_normal(self._actions, dtype=np.float32)
         squashed: Array = np.tanh(mean)
         return squashed
 

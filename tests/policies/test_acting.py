@@ -1,4 +1,4 @@
-"""The greedy policy is a running average of the learning one."""
+"""Acting: the running average acts greedily, the newest actor explores, each episode by its own amount."""
 
 from __future__ import annotations
 
@@ -62,3 +62,22 @@ def test_the_average_acts_greedily_and_the_newest_explores() -> None:
     seen = {"state": np.float32([1.0, 0.0])}
     np.testing.assert_allclose(policy.act(seen, explore=True), np.tanh([0.5]), atol=1e-6)
     np.testing.assert_allclose(policy.act(seen, explore=False), np.tanh([-0.5]), atol=1e-6)
+
+
+def test_each_episode_draws_its_own_amount_of_noise() -> None:
+    spec = TaskSpec("t", {"state": ArraySpec("state", (2,))}, ArraySpec("action", (1,), low=-1.0, high=1.0), 10, 10.0)
+    seen = {"state": np.float32([0.0, 0.0])}
+
+    def spread(low: float, high: float) -> list[float]:
+        policy = NetworkPolicy(ActorShape((), 2, 5.0, (-3.0, -3.0), noise_scale=(low, high)), spec, seed=0)
+        found = []
+        for _ in range(20):
+            policy.reset()
+            found.append(float(np.std([policy.act(seen, explore=True) for _ in range(50)])))
+        return found
+
+    constant, varied = spread(1.0, 1.0), spread(0.0, 1.0)
+    assert min(constant) > 0.6 * np.exp(-3.0)
+    assert min(varied) < 0.2 * np.exp(-3.0)
+    assert max(varied) > 0.6 * np.exp(-3.0)
+    assert max(spread(0.0, 0.0)) == 0.0
