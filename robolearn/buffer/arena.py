@@ -1,194 +1,112 @@
-"""The RAM tier: rows in numpy arrays, gathered into a ring of reused batches."""
+"""Shared memory that only takes what is used: sparse memfd arrays that grow without being copied."""
 
 from __future__ import annotations
 
+import mmap
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robolearn.buffer.schema import Schema
-from robolearn.core.spec import Array
-from robolearn.core.types import Batch, Kind
+from robolearn.core.errors import StoreError
 
-Slots = NDArray[np.int64]
-RING = 3
-"""Batches that stay valid at the same time."""
-_RING_SIZES = 4  # batch sizes for which a ring is kept
+PAGE = mmap.PAGESIZE
+
+
+def machine_bytes() -> int:
+    """Memory of this machine: no array can ever fill more, so reserving as many addresses is enough."""
+    return os.sysconf("SC_PHYS_PAGES") * PAGE
 
 
 class Arena:
-    """Rows at integer slots; freed slots are used again. Grows by doubling.
+    """Named arrays, each in a memory file of its own that takes memory page by page as it is written.
 
-    One packed byte row per slot holds everything but images, so that a batch is two gathers whatever the number of
-    keys; each image key has an array of its own.
+    The addresses are reserved at once, so an array never moves and growing it costs nothing. Other processes of the
+    same user can map the same memory through ``/proc/<pid>/fd`` while this process lives (see ``shared.py``).
     """
 
-    def __init__(self, schema: Schema, slots: int = 1024) -> None:
-        self._schema = schema
-        self._packed: NDArray[np.uint8] = np.empty((slots, schema.sample.itemsize), np.uint8)
-        self._images: dict[str, NDArray[np.uint8]] = {
-            key: np.empty((slots, *schema.observation[key].shape), np.uint8) for key in schema.images
-        }
-        self._following: Slots = np.full(slots, -1, np.int64)
-        self._rings: dict[int, _Ring] = {}
-        self._end = 0
-        self._free: list[int] = []
-
-    @property
-    def used(self) -> int:
-        """Slots in use."""
-        return self._end - len(self._free)
-
-    def insert(self, rows: NDArray[Any], demo: NDArray[np.bool_]) -> Slots:
-        """Store (n,) rows of ``schema.row`` and their demo flags; return their slots."""
-        slots = self._take_slots(len(rows))
-        packed = np.zeros(len(rows), self._schema.sample)
-        for key in self._schema.low_dim:
-            packed[f"observation/{key}"] = rows[f"observation/{key}"]
-        packed["action"], packed["reward"] = rows["action/executed"], rows["reward"]
-        packed["discount"], packed["demo"] = rows["kind"] != Kind.TERMINATED, demo
-        self._packed[slots] = packed.view(np.uint8).reshape(len(rows), -1)
-        for key, images in self._images.items():
-            images[slots] = rows[f"observation/{key}"]
-        return slots
-
-    def set_demo(self, slots: Slots, demo: NDArray[np.bool_]) -> None:
-        """Change the demo flags of rows."""
-        self._packed[slots, self._schema.sample.fields["demo"][1]] = demo  # type: ignore[index]
-
-    def chain(self, slots: Slots) -> None:
-        """Say that rows follow each other in an episode; -1 among ``slots`` is a gap nothing is followed across."""
-        known = slots[:-1] >= 0
-        self._following[slots[:-1][known]] = slots[1:][known]
-
-    def free(self, slots: Slots) -> None:
-        """Give slots back."""
-        self._following[slots] = -1
-        self._free.extend(slots.tolist())
-
-    def low_dim(self, key: str, slots: Slots) -> Array:
-        """(n, *shape) values of one low-dimensional observation key."""
-        rows = self._packed[slots].view(self._schema.sample).reshape(-1)
-        return np.asarray(rows[f"observation/{key}"])
-
-    def gather(self, before: Slots, after: Slots, *, horizon: int = 1, gamma: float = 1.0) -> Batch:
-        """(B,) pairs of slots as a batch that is valid until three more of its size were gathered.
-
-        With a ``horizon`` of n the reward is the sum of gamma^k r_k over the next n rows, the next observation is that
-        of the last of them, and the discount is gamma^(n-1), or 0 if that row is terminal. Fewer rows are used where
-        the episode ends (or has not gone on yet).
-        """
-        far, reward, scale = self._look_ahead(after, horizon, gamma)
-        rows = len(after)
-        ring = self._rings.get(rows)
-        if ring is None:
-            while len(self._rings) >= _RING_SIZES:
-                self._rings.pop(next(iter(self._rings)))
-            ring = self._rings[rows] = _Ring(self._schema, rows)
-        out = ring.next()
-        # mode='clip' lets numpy copy straight into ``out``; the default checks first and copies twice
-        np.take(self._packed, before, axis=0, out=out.before, mode="clip")
-        np.take(self._packed, after, axis=0, out=out.after, mode="clip")
-        np.take(self._packed, far, axis=0, out=out.far, mode="clip")
-        for key, images in self._images.items():
-            np.take(images, before, axis=0, out=out.images_before[key], mode="clip")
-            np.take(images, far, axis=0, out=out.images_far[key], mode="clip")
-        np.copyto(out.batch.reward, reward)
-        np.multiply(out.batch.discount, scale, out=out.batch.discount)
-        return out.batch
-
-    def _look_ahead(self, after: Slots, horizon: int, gamma: float) -> tuple[Slots, Array, Array]:
-        """(B,) slots ``horizon - 1`` rows after ``after`` at most, discounted reward up to there, and last discount."""
-        rewards = self._packed.view(self._schema.sample)["reward"][:, 0]
-        far, reward, scale = after, rewards[after], np.ones(len(after), np.float32)
-        for _ in range(horizon - 1):
-            following = self._following[far]
-            goes_on = following >= 0
-            far = np.where(goes_on, following, far)
-            scale = np.where(goes_on, np.float32(gamma) * scale, scale)
-            reward = reward + goes_on * scale * rewards[far]
-        return far, reward, scale
-
-    def _take_slots(self, count: int) -> Slots:
-        reused = [self._free.pop() for _ in range(min(count, len(self._free)))]
-        fresh = count - len(reused)
-        if self._end + fresh > len(self._packed):
-            size = max(2 * len(self._packed), self._end + fresh)
-            self._packed = _grown(self._packed, size, self._end)
-            self._images = {key: _grown(images, size, self._end) for key, images in self._images.items()}
-            following = np.full(size, -1, np.int64)
-            following[: self._end] = self._following[: self._end]
-            self._following = following
-        slots = np.concatenate([np.array(reused, np.int64), np.arange(self._end, self._end + fresh)])
-        self._end += fresh
-        return slots
-
-
-class _Slot:
-    """Memory of one batch, and the batch as views of it."""
-
-    def __init__(self, schema: Schema, rows: int) -> None:
-        self.before = np.zeros((rows, schema.sample.itemsize), np.uint8)
-        self.after, self.far = np.zeros_like(self.before), np.zeros_like(self.before)
-        shapes = {key: schema.observation[key].shape for key in schema.images}
-        self.images_before = {key: np.zeros((rows, *shape), np.uint8) for key, shape in shapes.items()}
-        self.images_far = {key: np.zeros((rows, *shape), np.uint8) for key, shape in shapes.items()}
-        before, after, far = (part.view(schema.sample).reshape(-1) for part in (self.before, self.after, self.far))
-        self.batch = Batch(
-            observation={k: before[f"observation/{k}"] for k in schema.low_dim} | self.images_before,
-            action=after["action"],
-            reward=after["reward"],
-            discount=far["discount"],
-            next_observation={k: far[f"observation/{k}"] for k in schema.low_dim} | self.images_far,
-            demo=after["demo"],
-        )
-
-
-class _Ring:
-    def __init__(self, schema: Schema, rows: int) -> None:
-        self._slots = [_Slot(schema, rows) for _ in range(RING)]
-        self._next = 0
-
-    def next(self) -> _Slot:
-        slot = self._slots[self._next]
-        self._next = (self._next + 1) % RING
-        return slot
-
-
-class PairView:
-    """A growing list of (slot before, slot after) pairs: the transitions of one view."""
-
     def __init__(self) -> None:
-        self._pairs = np.empty((2, 1024), np.int64)
-        self.size = 0
+        self._fds: dict[str, int] = {}
+        self._maps: dict[str, mmap.mmap] = {}
+        self._arrays: dict[str, NDArray[Any]] = {}
 
-    def extend(self, before: Slots, after: Slots) -> None:
-        """Add transitions."""
-        end = self.size + len(after)
-        if end > self._pairs.shape[1]:
-            grown = np.empty((2, max(2 * self._pairs.shape[1], end)), np.int64)
-            grown[:, : self.size] = self._pairs[:, : self.size]
-            self._pairs = grown
-        self._pairs[0, self.size : end], self._pairs[1, self.size : end] = before, after
-        self.size = end
+    def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+        """A new array of zeros.
 
-    def clear(self) -> None:
-        """Forget all."""
-        self.size = 0
+        Raises:
+            StoreError: the addresses cannot be reserved.
+        """
+        dtype = np.dtype(dtype)
+        size = max(-(-int(np.prod(shape)) * dtype.itemsize // PAGE) * PAGE, PAGE)
+        try:
+            fd = os.memfd_create(f"robolearn-{name.replace('/', '.')}", os.MFD_CLOEXEC)
+            self._fds[name] = fd
+            os.ftruncate(fd, size)
+            mapped = mmap.mmap(fd, size)
+        except OSError as error:
+            raise StoreError(
+                f"cannot reserve {size >> 20} MiB of addresses for '{name}': {error}; expected no limit on the address "
+                "space (ulimit -v) and enough file handles (ulimit -n)"
+            ) from error
+        self._maps[name] = mapped
+        array = np.frombuffer(mapped, dtype, count=int(np.prod(shape))).reshape(shape)
+        self._arrays[name] = array
+        return array
+
+    def release(self, name: str, first: int, count: int) -> None:
+        """Give the memory of whole pages within ``count`` entries from ``first`` back; they read as zeros then."""
+        array = self._arrays[name]
+        start, stop = first * array.strides[0], (first + count) * array.strides[0]
+        start, stop = -(-start // PAGE) * PAGE, stop // PAGE * PAGE
+        if stop > start:
+            self._maps[name].madvise(mmap.MADV_REMOVE, start, stop - start)
+
+    def directory(self) -> dict[str, dict[str, Any]]:
+        """Name -> file handle, dtype and shape: what another process needs to map the same arrays."""
+        return {
+            name: {"fd": self._fds[name], "dtype": array.dtype.str, "shape": list(array.shape)}
+            for name, array in self._arrays.items()
+        }
 
     @property
-    def before(self) -> Slots:
-        """(size,) slots of the rows before."""
-        return self._pairs[0, : self.size]
+    def used_bytes(self) -> int:
+        """Memory taken by all arrays together."""
+        return sum(os.fstat(fd).st_blocks * 512 for fd in self._fds.values())
 
-    @property
-    def after(self) -> Slots:
-        """(size,) slots of the rows after."""
-        return self._pairs[1, : self.size]
+    def close(self) -> None:
+        """Let go of the files; the memory goes when the last array that uses it does. Idempotent."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+        self._maps.clear()
+        self._arrays.clear()
 
 
-def _grown(array: NDArray[np.uint8], size: int, used: int) -> NDArray[np.uint8]:
-    grown = np.empty((size, *array.shape[1:]), array.dtype)
-    grown[:used] = array[:used]
-    return grown
+def map_arrays(pid: int, directory: Mapping[str, Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Read-only arrays in the memory of another process of this user.
+
+    Raises:
+        StoreError: that process is gone, or is somebody else's.
+    """
+    return {name: map_array(pid, at["fd"], at["dtype"], tuple(at["shape"])) for name, at in directory.items()}
+
+
+def map_array(pid: int, fd: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """As ``map_arrays``, for one."""
+    try:
+        own = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(
+            f"cannot attach to the memory of process {pid}: {error.strerror}; expected the owner of the replay to be "
+            "alive and to belong to the same user"
+        ) from error
+    try:
+        size = os.fstat(own).st_size
+        wanted = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size < wanted:
+            raise StoreError(f"cannot attach to process {pid}: handle {fd} holds {size} bytes, expected {wanted}")
+        mapped = mmap.mmap(own, size, prot=mmap.PROT_READ)
+    finally:
+        os.close(own)
+    return np.frombuffer(mapped, dtype, count=int(np.prod(shape))).reshape(shape)

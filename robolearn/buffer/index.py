@@ -3,117 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import sqlite3
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
+
+from robolearn.buffer.bulk import collection_paused
+from robolearn.buffer.records import EpisodeRecord, LogRecord, Relabel, SegmentRecord, State
 from robolearn.core.errors import CorruptDataError, StoreError
 
-State = Literal["open", "complete", "dropped"]
+__all__ = ["EpisodeRecord", "Index", "LogRecord", "Relabel", "SegmentRecord", "State"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS episodes (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  uuid TEXT NOT NULL UNIQUE, writer TEXT NOT NULL, log TEXT NOT NULL, offset INTEGER NOT NULL, rows INTEGER NOT NULL,
-  state TEXT NOT NULL, robot TEXT NOT NULL, task TEXT NOT NULL, source TEXT NOT NULL, demo INTEGER NOT NULL,
-  success INTEGER NOT NULL, interventions INTEGER NOT NULL, total_reward REAL NOT NULL, policy_min INTEGER NOT NULL,
-  policy_max INTEGER NOT NULL, truncated INTEGER NOT NULL, recovered INTEGER NOT NULL, first_stamp_ns INTEGER NOT NULL,
-  last_stamp_ns INTEGER NOT NULL, unix_ns INTEGER NOT NULL, tag TEXT NOT NULL,
-  checksum INTEGER NOT NULL, revision INTEGER NOT NULL);
+  id INTEGER PRIMARY KEY AUTOINCREMENT, revision INTEGER NOT NULL, checksum INTEGER NOT NULL, entry TEXT NOT NULL,
+  {columns});
+CREATE UNIQUE INDEX IF NOT EXISTS episodes_by_uuid ON episodes (uuid);
 CREATE INDEX IF NOT EXISTS episodes_by_revision ON episodes (revision);
 CREATE INDEX IF NOT EXISTS episodes_by_writer ON episodes (writer);
+CREATE INDEX IF NOT EXISTS episodes_by_segment ON episodes (segment);
+CREATE INDEX IF NOT EXISTS episodes_by_log ON episodes (log);
 CREATE TABLE IF NOT EXISTS logs (
   name TEXT PRIMARY KEY, writer TEXT NOT NULL, length INTEGER NOT NULL, synced INTEGER NOT NULL,
-  closed INTEGER NOT NULL, problem TEXT NOT NULL);
+  closed INTEGER NOT NULL, problem TEXT NOT NULL, checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS segments (
+  name TEXT PRIMARY KEY, writer TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL, state TEXT NOT NULL,
+  checksum INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS relabels (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL, field TEXT NOT NULL, first INTEGER NOT NULL,
+  "values" BLOB NOT NULL, checksum INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS relabels_by_uuid ON relabels (uuid);
 CREATE TABLE IF NOT EXISTS counter (only INTEGER PRIMARY KEY CHECK (only = 0), revision INTEGER NOT NULL);
 INSERT OR IGNORE INTO counter VALUES (0, 0);
 """
-
-
-@dataclass(frozen=True)
-class EpisodeRecord:
-    """What the index knows of an episode.
-
-    Attributes:
-        uuid: unique id (hex).
-        writer, log, offset, rows: where its rows lie: ``rows`` frames from byte ``offset`` of ``logs/<log>``.
-        state: ``open`` while it grows, ``complete``, or ``dropped`` (kept on disk, never read again).
-        robot, task: what it was recorded with.
-        source: who executed most of its steps (``policy``, ``human``, ``script``, ``safety``).
-        demo: a demonstration; editable later.
-        success: the task was solved; editable later.
-        interventions: steps executed by a human.
-        total_reward: sum of rewards.
-        policy_min, policy_max: versions of the weights that acted.
-        truncated: did not end in a terminal state; also set when a crash cut it short.
-        recovered: its writer died before it ended.
-        first_stamp_ns, last_stamp_ns: monotonic stamps of its first and last row [ns].
-        unix_ns: wall-clock time at its start [ns].
-        tag: free text; editable later.
-        id, revision: given by the index: order of arrival, and number of the last change to it.
-    """
-
-    uuid: str
-    writer: str
-    log: str
-    offset: int
-    rows: int
-    state: State
-    robot: str
-    task: str
-    source: str
-    demo: bool
-    success: bool
-    interventions: int
-    total_reward: float
-    policy_min: int
-    policy_max: int
-    truncated: bool
-    recovered: bool
-    first_stamp_ns: int
-    last_stamp_ns: int
-    unix_ns: int
-    tag: str = ""
-    id: int = 0
-    revision: int = 0
-
-    @property
-    def transitions(self) -> int:
-        """Steps: one less than rows."""
-        return max(self.rows - 1, 0)
-
-
-@dataclass(frozen=True)
-class LogRecord:
-    """What the index knows of a log.
-
-    Attributes:
-        length: bytes that are accounted for; what follows is a torn tail, or still being written.
-        synced: bytes known to be on disk.
-        closed: nothing will be appended any more.
-        problem: damage found when it was closed after a crash; empty if none.
-    """
-
-    name: str
-    writer: str
-    length: int
-    synced: int
-    closed: bool
-    problem: str = ""
-
+_RELABEL_DTYPES = {"reward": "<f8", "source": "u1"}
 
 _COLUMNS = tuple(f.name for f in dataclasses.fields(EpisodeRecord) if f.name not in ("id", "revision"))
-_BOOLS = frozenset(("demo", "success", "truncated", "recovered"))
-_BOOL_AT = tuple(i for i, name in enumerate(_COLUMNS) if name in _BOOLS)
-_SELECT = f"SELECT {', '.join(_COLUMNS)}, id, revision, checksum FROM episodes"
+_REWARD_AT = _COLUMNS.index("total_reward")
+_SELECT = "SELECT id, revision, checksum, entry FROM episodes"
 _INSERT = (
-    f"INSERT INTO episodes ({', '.join(_COLUMNS)}, checksum, revision) VALUES ({', '.join('?' * (len(_COLUMNS) + 2))}) "
-    "ON CONFLICT (uuid) DO UPDATE SET "
-    + ", ".join(f"{c} = excluded.{c}" for c in (*_COLUMNS[1:], "checksum", "revision"))
+    "INSERT INTO episodes (revision, checksum, entry) VALUES (?, ?, ?) ON CONFLICT (uuid) DO UPDATE SET "
+    "revision = excluded.revision, checksum = excluded.checksum, entry = excluded.entry"
+)
+# an entry is one JSON array, which is read much faster than as many columns; SQLite shows them as columns all the same
+_TABLES = _TABLES.replace(
+    "{columns}", ", ".join(f"{c} AS (json_extract(entry, '$[{i}]')) VIRTUAL" for i, c in enumerate(_COLUMNS))
 )
 
 
@@ -176,14 +116,37 @@ class Index:
                 self._db.execute("ROLLBACK")
 
     def put_episode(self, record: EpisodeRecord, revision: int) -> None:
-        """Insert or replace (by uuid); within a transaction."""
-        values = tuple(getattr(record, c) for c in _COLUMNS)
-        self._db.execute(_INSERT, (*values, _checksum(values), revision))
+        """Insert or replace (by uuid); within a transaction. An episode that is sealed stays where it is."""
+        if not record.segment:
+            query = "SELECT segment, first_row FROM episodes WHERE uuid = ? AND segment != ''"
+            for segment, first_row in self._db.execute(query, (record.uuid,)):
+                record = dataclasses.replace(record, log="", offset=0, segment=segment, first_row=first_row)
+        self.move_episode(record, revision)
+
+    def move_episode(self, record: EpisodeRecord, revision: int) -> None:
+        """As ``put_episode``, and where its rows lie may change."""
+        values = [getattr(record, c) for c in _COLUMNS]
+        if not math.isfinite(values[_REWARD_AT]):
+            values[_REWARD_AT] = str(values[_REWARD_AT])  # JSON has no such numbers
+        entry = json.dumps(values, separators=(",", ":"), default=_plain)
+        self._db.execute(_INSERT, (revision, _checksum_of(entry, revision), entry))
 
     def put_log(self, record: LogRecord) -> None:
         """Insert or replace (by name); within a transaction."""
         values = (record.name, record.writer, record.length, record.synced, record.closed, record.problem)
-        self._db.execute("INSERT OR REPLACE INTO logs VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._db.execute("INSERT OR REPLACE INTO logs VALUES (?, ?, ?, ?, ?, ?, ?)", (*values, _checksum(values)))
+
+    def put_segment(self, record: SegmentRecord) -> None:
+        """Insert or replace (by name); within a transaction."""
+        values = (record.name, record.writer, record.rows, record.bytes, record.state)
+        self._db.execute("INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?)", (*values, _checksum(values)))
+
+    def put_relabel(self, relabel: Relabel) -> None:
+        """Add a correction; within a transaction that also counts it in the episode's record (see ``relabel.py``)."""
+        values = np.asarray(relabel.values, _RELABEL_DTYPES[relabel.field]).tobytes()
+        row = (relabel.uuid, relabel.field, int(relabel.first), values)
+        query = 'INSERT INTO relabels (uuid, field, first, "values", checksum) VALUES (?, ?, ?, ?, ?)'
+        self._db.execute(query, (*row, _checksum(row)))
 
     def revision(self) -> int:
         """Number of the last change; a reader that has seen it is up to date."""
@@ -201,48 +164,89 @@ class Index:
         """Episodes of one writer, in order of arrival."""
         return self._episodes(f"{_SELECT} WHERE writer = ? ORDER BY id", writer)
 
+    def of_log(self, log: str) -> list[EpisodeRecord]:
+        """Episodes of one log, as they lie there."""
+        return self._episodes(f"{_SELECT} WHERE log = ? ORDER BY offset", log)
+
+    def of_segment(self, segment: str) -> list[EpisodeRecord]:
+        """Episodes of one segment, as they lie there."""
+        return self._episodes(f"{_SELECT} WHERE segment = ? ORDER BY first_row", segment)
+
     def episode(self, uuid: str) -> EpisodeRecord | None:
         """One episode, or None."""
         return next(iter(self._episodes(f"{_SELECT} WHERE uuid = ?", uuid)), None)
 
     def logs(self) -> dict[str, LogRecord]:
-        """Name -> log."""
-        with self._explained("read"):
-            rows = self._db.execute("SELECT name, writer, length, synced, closed, problem FROM logs").fetchall()
-        for row in rows:
-            if [type(v) for v in row] != [str, str, int, int, int, str]:
-                raise CorruptDataError(f"index {self.path}: the entry of log {row[0]} is damaged")
-        return {row[0]: LogRecord(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows}
+        """Log name -> what is known of it."""
+        types = (str, str, int, int, int, str)
+        rows = self._checked("logs", "name, writer, length, synced, closed, problem", types)
+        return {r[0]: LogRecord(r[0], r[1], r[2], r[3], bool(r[4]), r[5]) for r in rows}
+
+    def segments(self) -> dict[str, SegmentRecord]:
+        """Segment name -> what is known of it."""
+        rows = self._checked("segments", "name, writer, rows, bytes, state", (str, str, int, int, str))
+        return {r[0]: SegmentRecord(*r) for r in rows}
+
+    def relabels(self, uuid: str | None = None) -> list[Relabel]:
+        """Corrections of one episode, or of all, in the order they were made."""
+        types = (str, str, int, bytes)
+        where, given = ("", ()) if uuid is None else ("WHERE uuid = ?", (uuid,))
+        rows = self._checked("relabels", 'uuid, field, first, "values"', types, f"{where} ORDER BY id", given)
+        return [Relabel(r[0], r[1], r[2], np.frombuffer(r[3], _RELABEL_DTYPES[r[1]])) for r in rows]
+
+    def salvage(self) -> tuple[list[EpisodeRecord], list[Relabel]]:
+        """What can still be read of a damaged index, entry by entry: episodes and corrections that are sound."""
+        episodes: list[EpisodeRecord] = []
+        relabels: list[Relabel] = []
+        for uuid in self._names("SELECT uuid FROM episodes"):
+            with suppress(StoreError):
+                episodes += self._episodes(f"{_SELECT} WHERE uuid = ?", uuid)
+        for uuid in self._names("SELECT DISTINCT uuid FROM relabels"):
+            with suppress(StoreError):
+                relabels += self.relabels(uuid)
+        return episodes, relabels
 
     def edit(
         self,
-        uuid: str,
+        uuid: str | Sequence[str],
         *,
         demo: bool | None = None,
         success: bool | None = None,
         tag: str | None = None,
         dropped: bool | None = None,
     ) -> None:
-        """Change what may change after the fact of a complete episode; durable on return.
+        """Change what may change after the fact of complete episodes, of all or none; durable on return.
+
+        Raises:
+            StoreError: there is no such episode, it is still growing, or its rows are gone and it shall come back.
+        """
+        with self.transaction(durable=True) as revision:
+            for one in [uuid] if isinstance(uuid, str) else uuid:
+                old = self.editable(one)
+                if dropped is False and not old.log and not old.segment:
+                    raise StoreError(f"episode {one}: its rows were removed after it was dropped; it cannot come back")
+                state: State = old.state if dropped is None else ("dropped" if dropped else "complete")
+                new = dataclasses.replace(
+                    old,
+                    demo=old.demo if demo is None else bool(demo),
+                    success=old.success if success is None else bool(success),
+                    tag=old.tag if tag is None else tag,
+                    state=state,
+                )
+                self.put_episode(new, revision)
+
+    def editable(self, uuid: str) -> EpisodeRecord:
+        """An episode that has ended.
 
         Raises:
             StoreError: there is no such episode, or it is still growing.
         """
-        with self.transaction(durable=True) as revision:
-            old = self.episode(uuid)
-            if old is None or old.state == "open":
-                raise StoreError(
-                    f"episode {uuid}: " + ("no such episode" if old is None else "still open; edit it later")
-                )
-            state: State = old.state if dropped is None else ("dropped" if dropped else "complete")
-            new = dataclasses.replace(
-                old,
-                demo=old.demo if demo is None else demo,
-                success=old.success if success is None else success,
-                tag=old.tag if tag is None else tag,
-                state=state,
+        record = self.episode(uuid)
+        if record is None or record.state == "open":
+            raise StoreError(
+                f"episode {uuid}: " + ("no such episode" if record is None else "still open; edit it later")
             )
-            self.put_episode(new, revision)
+        return record
 
     def problems(self) -> list[str]:
         """What SQLite's own integrity check finds."""
@@ -257,15 +261,31 @@ class Index:
     def _episodes(self, query: str, value: Any) -> list[EpisodeRecord]:
         with self._explained("read"):
             rows = self._db.execute(query, (value,)).fetchall()
-        return [self._record(row) for row in rows]
+        for id_, revision, checksum, entry in rows:
+            if type(entry) is not str or type(revision) is not int or _checksum_of(entry, revision) != checksum:
+                raise CorruptDataError(f"index {self.path}: episode number {id_} fails its checksum")
+        with collection_paused():
+            entries = json.loads(f"[{','.join([row[3] for row in rows])}]")
+            return [_record(row[0], row[1], values) for row, values in zip(rows, entries, strict=True)]
 
-    def _record(self, row: tuple[Any, ...]) -> EpisodeRecord:
-        values, (id_, revision, checksum) = list(row[:-3]), row[-3:]
-        for i in _BOOL_AT:
-            values[i] = bool(values[i])
-        if _checksum(tuple(values)) != checksum or not (isinstance(id_, int) and isinstance(revision, int)):
-            raise CorruptDataError(f"index {self.path}: episode number {id_} fails its checksum")
-        return EpisodeRecord(**dict(zip(_COLUMNS, values, strict=True)), id=id_, revision=revision)
+    def _names(self, query: str) -> list[str]:
+        """First column, as far as it can be read."""
+        names: list[str] = []
+        with suppress(sqlite3.Error, UnicodeDecodeError):
+            for row in self._db.execute(query):
+                names.append(row[0])
+        return names
+
+    def _checked(
+        self, table: str, columns: str, types: tuple[type, ...], where: str = "", given: tuple[Any, ...] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Rows of a table whose last column is the checksum of the others."""
+        with self._explained("read"):
+            rows = self._db.execute(f"SELECT {columns}, checksum FROM {table} {where}", given).fetchall()
+        for row in rows:
+            if tuple(type(v) for v in row[:-1]) != types or _checksum(row[:-1]) != row[-1]:
+                raise CorruptDataError(f"index {self.path}: an entry of {table} fails its checksum: {row[0]!s:.80}")
+        return [row[:-1] for row in rows]
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
@@ -278,9 +298,29 @@ class Index:
             raise CorruptDataError(f"index {self.path} is damaged: {error}") from error
 
 
+def _record(id_: int, revision: int, values: list[Any]) -> EpisodeRecord:
+    """Made without the slow constructor of a frozen dataclass: there may be a hundred thousand of them."""
+    record = EpisodeRecord.__new__(EpisodeRecord)
+    known = record.__dict__
+    known.update(zip(_COLUMNS, values, strict=True))
+    known["total_reward"], known["id"], known["revision"] = float(values[_REWARD_AT]), id_, revision
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as Python's."""
+    return value.item()
+
+
+def _checksum_of(entry: str, revision: int) -> int:
+    """CRC-32 over an entry: SQLite itself would not notice a flipped bit in a value."""
+    return zlib.crc32(entry.encode(), revision & 0xFFFFFFFF)
+
+
 def _checksum(values: tuple[Any, ...]) -> int:
-    """CRC-32 over an episode's columns: SQLite itself would not notice a flipped bit in a value."""
-    return zlib.crc32(repr(values).encode())
+    """CRC-32 over the columns of an entry: SQLite itself would not notice a flipped bit in a value."""
+    plain = tuple(int(v) if isinstance(v, bool) else v for v in values)  # as SQLite gives them back
+    return zlib.crc32(repr(plain).encode())
 
 
 def _connect(path: Path, writable: bool) -> sqlite3.Connection:

@@ -13,7 +13,7 @@ from robolearn.buffer.index import EpisodeRecord, Index, LogRecord
 from robolearn.buffer.log import Frame, FrameType, mapped, scan, sound_frame_after
 from robolearn.buffer.rows import Tally
 from robolearn.buffer.schema import Schema
-from robolearn.buffer.store import StorePaths, locked, read_schema
+from robolearn.buffer.store import StorePaths, locked, read_schema, read_versions
 from robolearn.core.types import Kind, Source
 
 
@@ -58,7 +58,7 @@ def recover_writer(paths: StorePaths, schema: Schema, index: Index, writer: str)
 def _recover_log(path: Path, schema: Schema, index: Index, known: LogRecord, growing: EpisodeRecord | None) -> None:
     start = known.length if growing is None else growing.offset
     data = mapped(path)
-    state = _Recovery(known, schema, growing, end=start)
+    state = Recovery(known, schema_of_log(data, path, schema), growing, end=start)
     for frame in scan(data, start):
         if not state.take(frame):
             break
@@ -75,6 +75,14 @@ def _recover_log(path: Path, schema: Schema, index: Index, known: LogRecord, gro
         index.put_log(LogRecord(known.name, known.writer, state.end, state.end, closed=True, problem=problem))
 
 
+def schema_of_log(data: memoryview, path: Path, newest: Schema) -> Schema:
+    """The log may be older than the newest key."""
+    header = next(scan(data), None)
+    if header is None or header.type is not FrameType.HEADER:
+        return newest  # nothing in it is used
+    return read_versions(path.parent.parent).find(str(header.json().get("schema")))
+
+
 def _damage(data: memoryview, end: int, known: LogRecord) -> str:
     """A torn tail is what a crash leaves; anything else after the last sound row is damage."""
     if end < known.synced:
@@ -84,7 +92,7 @@ def _damage(data: memoryview, end: int, known: LogRecord) -> str:
 
 
 @dataclass
-class _Recovery:
+class Recovery:
     """Goes through the frames after the last complete episode."""
 
     known: LogRecord

@@ -2,115 +2,122 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import lru_cache
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robolearn.buffer.arena import Arena, PairView, Slots
-from robolearn.buffer.index import EpisodeRecord, Index
-from robolearn.buffer.log import LogReader
+from robolearn.buffer.episodes import Episode, read_episode
+from robolearn.buffer.filters import Filter
+from robolearn.buffer.hot import HotTier
+from robolearn.buffer.images import Mode, Refresh
+from robolearn.buffer.prefetch import Prefetch
+from robolearn.buffer.priority import PrioritySampler
+from robolearn.buffer.ring import RING, Allocate, ChunkBatch, Rings, copied
+from robolearn.buffer.sampler import Parts, Sampler
 from robolearn.buffer.schema import Schema
-from robolearn.buffer.store import open_store
+from robolearn.buffer.shared import Handle, handle_of
+from robolearn.buffer.views import View, interleave
 from robolearn.core.errors import StoreError
 from robolearn.core.spec import Array
 from robolearn.core.types import Batch, Source
 
-__all__ = ["Replay", "ViewName", "interleave"]
+__all__ = ["Refresh", "Replay", "ViewName", "interleave"]
 
 ViewName = Literal["demo", "online", "all"]
-_OPEN_LOGS = 32
-_READ_BYTES = 32 << 20
-
-
-@dataclass
-class _Resident:
-    """An episode as far as it is in RAM.
-
-    Attributes:
-        record: its index entry when last seen.
-        slots: (n,) slot of each row; -1 where the row was evicted.
-        sources: (n,) who produced each row's action.
-    """
-
-    record: EpisodeRecord
-    slots: Slots = field(default_factory=lambda: np.zeros(0, np.int64))
-    sources: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
-    evicted: bool = False
 
 
 class Replay:
-    """Reads a buffer that others may be writing; keeps it in RAM; samples transitions.
+    """Reads a buffer that others may be writing; keeps it in RAM; samples transitions, chunks and episodes.
 
-    Views: ``demo`` holds the steps of demonstrations and every step a human executed; ``online`` holds the steps of all
-    other episodes except scripted ones. A correction during an online episode is in both (Luo et al. 2024, HIL-SERL).
+    Views are what filters select (see ``filters``). Two always exist: ``demo`` (filter ``demo|intervention``) holds the
+    steps of demonstrations and every step a human executed; ``online`` (``!demo,source!=script``) holds the steps of
+    all other episodes except scripted ones. A correction during an online episode is in both (Luo et al. 2024,
+    HIL-SERL).
+
+    One thread may sample while another one refreshes. A process made by a fork must open a replay of its own.
 
     Args:
         root: directory of the buffer; made when it does not exist.
         schema: what its rows must hold.
+        others: (directory, filter) of other buffers; the steps selected there join the demonstration view.
         capacity_rows: rows to keep in RAM; when it is reached the oldest complete online episodes leave.
             Demonstrations, human steps and growing episodes never do, even if they alone need more. None keeps all.
-        seed: seed of the generator used when ``sample`` is given none.
+        ram_bytes: budget for rows and images together; low-dimensional rows are always in RAM, images as many as fit.
+            None keeps all.
+        mode: with a budget, ``exact`` samples uniformly and reads the images that are not in RAM; ``cached`` samples
+            what is in RAM, which is exchanged all the time.
+        exchange: how fast in ``cached`` mode.
+        allocate: makes the arrays of batches from a shape and dtype, e.g. in pinned memory.
+        seed: seed of the generator used when ``sample`` is given none, and of the exchange.
 
     Raises:
         StoreError: another schema, or a directory that cannot be read.
     """
 
-    def __init__(self, root: Path, schema: Schema, *, capacity_rows: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        schema: Schema,
+        *,
+        others: Sequence[tuple[Path | str, str]] = (),
+        capacity_rows: int | None = None,
+        ram_bytes: int | None = None,
+        mode: Mode = "exact",
+        exchange: Refresh | None = None,
+        allocate: Allocate = np.zeros,
+        seed: int = 0,
+    ) -> None:
         if capacity_rows is not None and capacity_rows < 2:
             raise StoreError(f"capacity_rows: expected at least 2, got {capacity_rows}")
-        self.schema, self._capacity = schema, capacity_rows
-        self._paths = open_store(Path(root), schema)
-        self._index = Index(self._paths.index, writable=False)
+        self.schema = schema
+        self._hot = HotTier(
+            Path(root),
+            schema,
+            [(Path(path), text) for path, text in others],
+            capacity_rows=capacity_rows,
+            ram_bytes=ram_bytes,
+            mode=mode,
+            refresh=exchange or Refresh(),
+            seed=seed,
+        )
+        self._sampler = Sampler(self._hot)
+        self._allocate = allocate
+        self._rings = Rings(schema, RING, allocate)
         self._rng = np.random.default_rng(seed)
-        self._arena = Arena(schema)
-        self._episodes: dict[str, _Resident] = {}
-        self._logs: OrderedDict[str, LogReader] = OrderedDict()
-        self._demo, self._online = PairView(), PairView()
-        self._stale = False  # the views do not fit the episodes
-        self._candidates: dict[str, None] = {}  # complete online episodes that may leave RAM, oldest first
-        self._left_online = 0  # online steps whose episode left RAM
-        self._transitions = 0
-        self._revision = -1  # of the index when last read; -1: never
+        self._lock = threading.RLock()
 
     @property
     def rows(self) -> int:
         """Rows in RAM."""
-        return self._arena.used
+        return self._hot.table.rows
 
     @property
     def episodes(self) -> int:
         """Episodes seen, growing ones and those that left RAM included."""
-        return len(self._episodes)
+        return len(self._hot.episodes)
 
     @property
     def transitions(self) -> int:
-        """Steps of all episodes seen, whether in RAM or not."""
-        return self._transitions
+        """Steps of all episodes seen, whether in RAM or not; of other buffers those that were selected."""
+        return int(self._hot.executed.sum())
 
     @property
     def demo_transitions(self) -> int:
         """Steps in the demonstration view."""
-        return self._demo.size
+        return self._hot.demo.size
 
     @property
     def online_transitions(self) -> int:
         """Steps ever seen in the online view; those that left RAM still count."""
-        return self._online.size + self._left_online
+        return self._hot.online.size + self._hot.left_online
 
     def composition(self) -> dict[Source, int]:
         """Steps seen by who executed them."""
-        total: Counter[Source] = Counter()
-        for episode in self._episodes.values():
-            for source, count in zip(*np.unique(episode.sources[1:], return_counts=True), strict=True):
-                total[Source(int(source))] += int(count)
-        return dict(sorted(total.items()))
+        return {Source(i): int(count) for i, count in enumerate(self._hot.executed) if count}
 
     def refresh(self) -> int:
         """Take in what writers have committed since the last call; return the number of new rows.
@@ -119,40 +126,50 @@ class Replay:
             CorruptDataError: stored bytes fail their check; nothing of that episode is taken in, what was there stays.
             StoreError: a file cannot be read.
         """
-        revision = self._index.revision()
-        if revision == self._revision:
-            return 0
-        new, self._stale = 0, False
-        try:
-            for record in self._index.changes(self._revision):
-                new += self._follow(record)
-        finally:
-            if self._stale:
-                self._rebuild()
-        self._revision = revision
-        return new
+        self._sampler.check()
+        with self._lock:
+            return self._hot.refresh()
+
+    def view(self, filter_: str, *, newest: int | None = None, max_version_lag: int | None = None) -> View:
+        """The transitions a filter selects; kept up to date by ``refresh``.
+
+        Args:
+            filter_: e.g. ``success,intervention``; see ``filters``. ``demo`` here means the mark of an episode.
+            newest: only the last so many transitions, in the order in which episodes began.
+            max_version_lag: only steps of weights at most so many versions older than the newest.
+
+        Raises:
+            StoreError: the filter makes no sense.
+        """
+        self._sampler.check()
+        with self._lock:
+            return self._hot.view(Filter.parse(filter_), newest, max_version_lag)
 
     def sample(
         self,
         rows: int,
         *,
         demo_fraction: float = 0.5,
+        mixture: Parts | None = None,
         rng: np.random.Generator | None = None,
         horizon: int = 1,
         gamma: float = 1.0,
+        copy: bool = False,
     ) -> Batch:
         """Draw transitions uniformly, with replacement, from both views (RLPD's symmetric sampling, Ball et al. 2023).
 
         The views are interleaved: with ``demo_fraction=0.5`` rows [0::2] are demonstrations and [1::2] online, so that
-        every slice of even length and start has half of each. When one view of a mixture is empty all rows
-        come from the other.
+        every slice of even length and start has half of each. When one view of a mixture is empty all its rows
+        come from the others.
 
         Args:
             rows: batch size B.
             demo_fraction: share of rows from the demonstration view; the count is the nearest whole number.
+            mixture: (view or filter, weight) instead of ``demo_fraction``.
             rng: where randomness comes from; the same state and contents give the same batch.
             horizon: rows n that enter the reward of a sample (n-step return, Sutton & Barto 2018, eq. 7.1).
             gamma: discount per step within the horizon.
+            copy: give the batch arrays of its own.
 
         Returns:
             A batch whose arrays are views of a reused ring: valid until three more batches of this size were drawn.
@@ -160,29 +177,132 @@ class Replay:
         Raises:
             StoreError: nothing to sample from, or an argument makes no sense.
         """
-        if rows < 1 or not 0.0 <= demo_fraction <= 1.0:
-            raise StoreError(f"sample: expected rows >= 1 and demo_fraction in [0, 1], got {rows} and {demo_fraction}")
         if horizon < 1 or not 0.0 <= gamma <= 1.0:
             raise StoreError(f"sample: expected horizon >= 1 and gamma in [0, 1], got {horizon} and {gamma}")
-        rng = self._rng if rng is None else rng
-        wanted = [
-            (view, at)
-            for view, at in zip((self._demo, self._online), interleave(rows, demo_fraction), strict=True)
-            if len(at)
-        ]
-        have = [(view, at) for view, at in wanted if view.size]
-        if len(have) < len(wanted) and 0.0 < demo_fraction < 1.0:
-            have = [(view, np.arange(rows)) for view in (self._demo, self._online) if view.size]
-        if not have:
-            raise StoreError(
-                f"sample: nothing to draw {rows} rows with demo_fraction {demo_fraction} from: "
-                f"{self._demo.size} demonstration and {self._online.size} online steps"
-            )
-        before, after = np.empty(rows, np.int64), np.empty(rows, np.int64)
-        for view, at in have:
-            draw = rng.integers(0, view.size, len(at))
-            before[at], after[at] = view.before[draw], view.after[draw]
-        return self._arena.gather(before, after, horizon=horizon, gamma=gamma)
+        self._sampler.check()
+        with self._lock:
+            rng = self._rng if rng is None else rng
+            out = self._sampler.transitions(self._rings, rows, demo_fraction, mixture, rng, horizon, gamma)
+            return copied(out) if copy else out
+
+    def sample_chunks(
+        self,
+        rows: int,
+        *,
+        history: int = 2,
+        chunk: int = 16,
+        demo_fraction: float = 0.5,
+        mixture: Parts | None = None,
+        rng: np.random.Generator | None = None,
+        copy: bool = False,
+    ) -> ChunkBatch:
+        """Draw observation histories and the action chunks that follow them (Chi et al. 2023, Diffusion Policy).
+
+        Every transition is drawn with the same probability as the first action of a chunk. Nothing reaches across the
+        ends of an episode: the first observation and the last action are repeated there, and marked as padding.
+
+        Args:
+            rows: batch size B.
+            history: observations up to and with the present one.
+            chunk: actions from the present one on.
+            demo_fraction, mixture, rng, copy: as in ``sample``.
+
+        Raises:
+            StoreError: nothing to sample from, or an argument makes no sense.
+        """
+        if history < 1 or chunk < 1:
+            raise StoreError(f"sample_chunks: expected history >= 1 and chunk >= 1, got {history} and {chunk}")
+        self._sampler.check()
+        with self._lock:
+            rng = self._rng if rng is None else rng
+            out = self._sampler.chunks(self._rings, rows, demo_fraction, mixture, rng, history, chunk)
+            return copied(out) if copy else out
+
+    def episode(self, uuid: str) -> Episode:
+        """A whole episode, as far as it is committed, read from disk.
+
+        Raises:
+            StoreError: no such episode was seen by ``refresh``.
+        """
+        self._sampler.check()
+        with self._lock:
+            return read_episode(self._hot, uuid)
+
+    def sample_episodes(
+        self, count: int, *, view: View | str = "", rng: np.random.Generator | None = None
+    ) -> list[Episode]:
+        """Draw whole episodes uniformly, with replacement, from those with a step in a view.
+
+        Raises:
+            StoreError: there is none.
+        """
+        self._sampler.check()
+        with self._lock:
+            view = self.view(view) if isinstance(view, str) else view
+            numbers = np.unique(self._hot.memory.owner[view.positions])
+            if count < 1 or not len(numbers):
+                raise StoreError(f"sample_episodes: nothing to draw {count} episodes from in view '{view.name}'")
+            drawn = (self._rng if rng is None else rng).integers(0, len(numbers), count)
+            return [read_episode(self._hot, self._hot.uuid_of(int(numbers[i]))) for i in drawn]
+
+    def prioritized(self, view: View | str = "", *, alpha: float = 0.6, epsilon: float = 1e-6) -> PrioritySampler:
+        """Sampling by priority from one view (Schaul et al. 2016); see ``PrioritySampler``."""
+        self._sampler.check()
+        with self._lock:
+            view = self.view(view) if isinstance(view, str) else view
+            return PrioritySampler(self._hot, self._sampler, view, self._lock, self._allocate, alpha, epsilon)
+
+    def prefetch(
+        self,
+        rows: int,
+        *,
+        depth: int = 2,
+        demo_fraction: float = 0.5,
+        mixture: Parts | None = None,
+        rng: np.random.Generator | None = None,
+        horizon: int = 1,
+        gamma: float = 1.0,
+    ) -> Prefetch[Batch]:
+        """Batches as ``sample`` gives them, drawn ahead by a thread; see ``Prefetch``.
+
+        Args:
+            depth: batches to have ready.
+        """
+        rings = Rings(self.schema, max(depth + 2, RING), self._allocate)
+        rng = self._rng.spawn(1)[0] if rng is None else rng
+
+        def draw() -> Batch:
+            with self._lock:
+                self._sampler.check()
+                return self._sampler.transitions(rings, rows, demo_fraction, mixture, rng, horizon, gamma)
+
+        return Prefetch(draw, depth)
+
+    def prefetch_chunks(
+        self,
+        rows: int,
+        *,
+        depth: int = 2,
+        history: int = 2,
+        chunk: int = 16,
+        demo_fraction: float = 0.5,
+        mixture: Parts | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Prefetch[ChunkBatch]:
+        """Batches as ``sample_chunks`` gives them, drawn ahead by a thread; see ``Prefetch``."""
+        rings = Rings(self.schema, max(depth + 2, RING), self._allocate)
+        rng = self._rng.spawn(1)[0] if rng is None else rng
+
+        def draw() -> ChunkBatch:
+            with self._lock:
+                self._sampler.check()
+                return self._sampler.chunks(rings, rows, demo_fraction, mixture, rng, history, chunk)
+
+        return Prefetch(draw, depth)
+
+    def handle(self) -> Handle:
+        """What another process of this user needs to ``attach`` to this memory; may be pickled or sent as JSON."""
+        return handle_of(self._hot.arena, self.schema)
 
     def statistics(self, view: ViewName = "demo") -> dict[str, tuple[Array, Array]]:
         """Low-dimensional observation key -> (mean, standard deviation), float32 of the key's shape.
@@ -192,21 +312,49 @@ class Replay:
         Raises:
             StoreError: the view is empty.
         """
-        views = {"demo": [self._demo], "online": [self._online], "all": [self._demo, self._online]}[view]
-        slots = np.unique(np.concatenate([part for v in views for part in (v.before, v.after)]))
-        if not len(slots):
-            raise StoreError(f"statistics: the {view} view is empty")
-        result = {}
-        for key in self.schema.low_dim:
-            values = self._arena.low_dim(key, slots).astype(np.float64)
-            result[key] = (values.mean(axis=0).astype(np.float32), values.std(axis=0).astype(np.float32))
-        return result
+        self._sampler.check()
+        with self._lock:
+            hot = self._hot
+            views = {"demo": [hot.demo], "online": [hot.online], "all": [hot.demo, hot.online]}[view]
+            after = np.concatenate([v.positions for v in views])
+            rows = np.unique(np.concatenate([after - 1, after]))
+            if not len(rows):
+                raise StoreError(f"statistics: the {view} view is empty")
+            result = {}
+            for key in self.schema.low_dim:
+                values = self._sampler.gatherer.low_dim(key, rows).astype(np.float64)
+                result[key] = (values.mean(axis=0).astype(np.float32), values.std(axis=0).astype(np.float32))
+            return result
+
+    def metrics(self) -> dict[str, float]:
+        """How the memory is used, and since the last call: image hit rate, bytes read, uniformity.
+
+        ``uniformity_cv`` is the coefficient of variation of draws per step over the episodes of the views drawn from
+        in ``cached`` mode, 0 for draws that are spread perfectly; it includes the noise of drawing.
+        """
+        self._sampler.check()
+        with self._lock:
+            tier, gatherer = self._hot.tier, self._sampler.gatherer
+            asked, missed = gatherer.image_rows, gatherer.image_misses
+            gatherer.image_rows = gatherer.image_misses = 0
+            result = {
+                "rows": float(self.rows),
+                "ram_bytes": float(self._hot.arena.used_bytes),
+                "image_rows": float(tier.used),
+                "image_bytes": float(tier.used_bytes),
+                "image_hit_rate": 1.0 - missed / asked if asked else 1.0,
+                "admitted_bytes": float(tier.admitted_bytes),
+            }
+            if tier.cached:
+                result["uniformity_cv"] = self._sampler.uniformity()
+            tier.admitted_bytes = 0
+            return result
 
     def close(self) -> None:
-        """Close files; idempotent."""
-        self._index.close()
-        while self._logs:
-            self._logs.popitem()[1].close()
+        """Close files; idempotent. Processes that are attached get an error from then on."""
+        if not self._sampler.forked:
+            with self._lock:
+                self._hot.close()
 
     def __enter__(self) -> Replay:
         return self
@@ -215,114 +363,3 @@ class Replay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _follow(self, record: EpisodeRecord) -> int:
-        """Bring one episode up to date; return the number of rows read."""
-        episode = self._episodes.get(record.uuid)
-        if episode is not None and (record.state == "dropped" or record.demo != episode.record.demo):
-            self._forget(episode)
-            episode = None
-        if record.state == "dropped":
-            self._episodes.pop(record.uuid, None)
-            return 0
-        if episode is None:
-            episode = self._episodes[record.uuid] = _Resident(record)
-        first = have = len(episode.slots)
-        while have < record.rows:
-            count = min(record.rows - have, max(1, _READ_BYTES // self.schema.row.itemsize))
-            rows = self._log(record.log).rows(record.offset, have, count, record.uuid)
-            self._make_room(count)
-            demo = (rows["source"] == Source.HUMAN) | record.demo
-            episode.slots = np.concatenate([episode.slots, self._arena.insert(rows, demo)])
-            episode.sources = np.concatenate([episode.sources, rows["source"]])
-            self._arena.chain(episode.slots[max(have - 1, 0) :])
-            self._transitions += count if have else count - 1
-            self._extend_views(episode, have)
-            have += count
-        episode.record = record
-        if record.state == "complete" and not record.demo and not episode.evicted:
-            self._candidates.setdefault(record.uuid)
-        return have - first
-
-    def _pairs(self, episode: _Resident, first: int) -> tuple[Slots, Slots, NDArray[np.bool_], NDArray[np.bool_]]:
-        """(slots before, slots after, in demo view, in online view) of the transitions into rows ``first`` and on."""
-        first = max(first, 1)
-        source = episode.sources[first:]
-        if episode.record.demo:
-            demo = np.ones(len(source), bool)
-            online = ~demo
-        else:
-            demo = source == Source.HUMAN
-            online = (source != Source.SCRIPT) & (not episode.evicted)
-        return episode.slots[first - 1 : -1], episode.slots[first:], demo, online
-
-    def _extend_views(self, episode: _Resident, first: int) -> None:
-        before, after, demo, online = self._pairs(episode, first)
-        self._demo.extend(before[demo], after[demo])
-        self._online.extend(before[online], after[online])
-
-    def _rebuild(self) -> None:
-        """Make both views anew, in order of arrival."""
-        self._demo.clear()
-        self._online.clear()
-        for episode in sorted(self._episodes.values(), key=lambda e: e.record.id):
-            self._extend_views(episode, 0)
-
-    def _make_room(self, count: int) -> None:
-        """Let the oldest online episodes go, a sixteenth of the capacity at a time; human steps stay."""
-        if self._capacity is None or self._arena.used + count <= self._capacity:
-            return
-        target = self._capacity - max(count, self._capacity // 16)
-        while self._arena.used > target and self._candidates:
-            uuid = next(iter(self._candidates))
-            del self._candidates[uuid]
-            self._evict(self._episodes[uuid])
-
-    def _evict(self, episode: _Resident) -> None:
-        """Free the rows of an episode that no human step needs."""
-        _, _, human, online = self._pairs(episode, 0)
-        self._left_online += int(online.sum())
-        keep = np.zeros(len(episode.slots), bool)
-        keep[1:] |= human
-        keep[:-1] |= human
-        self._arena.free(episode.slots[~keep])
-        episode.slots[~keep] = -1
-        self._arena.chain(episode.slots)
-        episode.evicted = True
-        self._stale = True
-
-    def _forget(self, episode: _Resident) -> None:
-        """Undo all that was taken in of an episode."""
-        self._arena.free(episode.slots[episode.slots >= 0])
-        self._transitions -= max(len(episode.slots) - 1, 0)
-        if episode.evicted:
-            episode.evicted = False
-            self._left_online -= int(self._pairs(episode, 0)[3].sum())
-        self._candidates.pop(episode.record.uuid, None)
-        del self._episodes[episode.record.uuid]
-        self._stale = True
-
-    def _log(self, name: str) -> LogReader:
-        """An open reader; the least recently used are closed."""
-        reader = self._logs.get(name)
-        if reader is None:
-            while len(self._logs) >= _OPEN_LOGS:
-                self._logs.popitem(last=False)[1].close()
-            reader = self._logs[name] = LogReader(self._paths.logs / name, self.schema)
-        self._logs.move_to_end(name)
-        return reader
-
-
-@lru_cache(maxsize=64)
-def interleave(rows: int, fraction: float) -> tuple[Slots, Slots]:
-    """Positions of the two parts of a mixture, spread as evenly as whole numbers allow: row i belongs to the first part
-    where round(i * fraction) steps up, in exact arithmetic.
-
-    Args:
-        rows: how many in all.
-        fraction: share of the first part in [0, 1].
-    """
-    share = Fraction(fraction).limit_denominator(1 << 16)
-    edges = (np.arange(rows + 1) * share.numerator + share.denominator // 2) // share.denominator
-    first = np.diff(edges) > 0
-    return np.flatnonzero(first), np.flatnonzero(~first)

@@ -2,63 +2,115 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+import struct
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robolearn.buffer.index import EpisodeRecord, State
-from robolearn.buffer.log import HEAD, FrameType, seal_frame
+from robolearn.buffer.log import HEAD, FrameSeal, FrameType, new_frame
 from robolearn.buffer.schema import Schema
-from robolearn.core.errors import SpecError
+from robolearn.core.errors import SpecError, StoreError
 from robolearn.core.spec import Array, ArraySpec
 from robolearn.core.types import Kind, Source, Transition
+
+_BOOKKEEPING = struct.Struct("<16sqqdIBBBB")
+_BOOKKEEPING_FIELDS = (
+    "episode", "stamp_ns", "policy_version", "reward", "index", "kind", "source", "has_human", "reserved",
+)  # fmt: skip
 
 
 class RowPacker:
     """Packs transitions into one reused ROW frame."""
 
     def __init__(self, schema: Schema) -> None:
-        self._specs = schema.observation
-        self._action = schema.action
-        self._frame = bytearray(HEAD.size + schema.row.itemsize)
-        self._row: NDArray[Any] = np.frombuffer(self._frame, dtype=schema.row, offset=HEAD.size)
-        self._fields = {name: self._row[name][0:1] for name in schema.row.names or ()}
-        self._floats = [f for f in self._fields.values() if f.dtype.kind == "f"]
-        self._finite = _float_blocks(self._frame, schema.row)
+        self._frame = new_frame(FrameType.ROW, schema.row.itemsize)
+        self._seal = FrameSeal(self._frame)
+        row: NDArray[Any] = np.frombuffer(self._frame, dtype=schema.row, offset=HEAD.size)
+        _check_bookkeeping(schema.row)
+        self._keys = schema.observation.keys()
+        self._fields = [
+            _Field(key, spec, row[f"observation/{key}"].squeeze(0)) for key, spec in schema.observation.items()
+        ]
+        self._proposed, self._executed, self._human = (
+            _Field(name, schema.action, row[f"action/{name}"].squeeze(0)) for name in ("proposed", "executed", "human")
+        )
+        self._finite = [_Finite(block) for block in _float_blocks(self._frame, schema.row)]
 
-    def pack(self, t: Transition) -> bytearray:
-        """The frame of a transition, valid until the next call.
+    def pack(self, t: Transition, *, episode: str | None = None, index: int | None = None) -> bytearray:
+        """The frame of a transition, valid until the next call; ``episode`` and ``index`` replace its own.
 
         Raises:
             SpecError: an array has another shape or dtype than the schema's, or a number is not finite.
         """
-        fields = self._fields
-        if t.observation.keys() != self._specs.keys():
-            missing, extra = (
-                sorted(set(self._specs) - set(t.observation)),
-                sorted(set(t.observation) - set(self._specs)),
-            )
+        if t.observation.keys() != self._keys:
+            missing, extra = sorted(self._keys - t.observation.keys()), sorted(t.observation.keys() - self._keys)
             raise SpecError(f"observation keys differ: missing {missing}, unexpected {extra}")
-        for key, spec in self._specs.items():
-            fields[f"observation/{key}"][0] = _fitting(spec, key, t.observation[key])
-        fields["action/proposed"][0] = _fitting(self._action, "proposed", t.proposed)
-        fields["action/executed"][0] = _fitting(self._action, "executed", t.executed)
-        fields["action/human"][0] = 0 if t.human is None else _fitting(self._action, "human", t.human)
-        fields["has_human"][0] = t.human is not None
-        fields["episode"][0] = bytes.fromhex(t.episode)
-        fields["index"][0], fields["kind"][0], fields["source"][0] = t.index, t.kind, t.source
-        fields["reward"][0], fields["policy_version"][0], fields["stamp_ns"][0] = t.reward, t.policy_version, t.stamp_ns
-        if not all(np.isfinite(block).all() for block in self._finite):
-            self._name_what_is_not_finite()
-        seal_frame(self._frame, FrameType.ROW)
+        for field in self._fields:
+            field.put(t.observation[field.name])
+        self._proposed.put(t.proposed)
+        self._executed.put(t.executed)
+        if t.human is None:
+            self._human.place[...] = 0
+        else:
+            self._human.put(t.human)
+        if not (math.isfinite(t.reward) and all(block.is_finite() for block in self._finite)):
+            self._name_what_is_not_finite(t.reward)
+        name = bytes.fromhex(t.episode if episode is None else episode)
+        number = t.index if index is None else index
+        try:
+            _BOOKKEEPING.pack_into(
+                self._frame, HEAD.size,
+                name, t.stamp_ns, t.policy_version, t.reward, number, t.kind, t.source, t.human is not None, 0,
+            )  # fmt: skip
+        except struct.error as error:
+            raise SpecError(
+                f"row {number}: expected whole numbers for stamp_ns, policy_version and index, got {t.stamp_ns!r}, "
+                f"{t.policy_version!r}, {number!r}: {error}"
+            ) from error
+        self._seal()
         return self._frame
 
-    def _name_what_is_not_finite(self) -> None:
-        for name, field in self._fields.items():
-            if field.dtype.kind == "f" and not np.isfinite(field).all():
-                raise SpecError(f"{name}: expected finite numbers, got {field[0]}")
+    def _name_what_is_not_finite(self, reward: float) -> None:
+        fields = [(f"observation/{f.name}", f.place) for f in self._fields]
+        fields += [(f"action/{f.name}", f.place) for f in (self._proposed, self._executed, self._human)]
+        found = [field for field in fields if field[1].dtype.kind == "f" and not np.isfinite(field[1]).all()]
+        name, value = found[0] if found else ("reward", reward)
+        raise SpecError(f"{name}: expected finite numbers, got {value}")
+
+
+class _Field:
+    """Where a value goes in the frame."""
+
+    def __init__(self, name: str, spec: ArraySpec, place: NDArray[Any]) -> None:
+        self.name, self.place = name, place
+        self._spec, self._shape, self._dtype = spec, spec.shape, np.dtype(spec.dtype)
+
+    def put(self, value: Array) -> None:
+        """Copy a value of the right shape and kind, without looking at bounds: what happened is stored as it was."""
+        if type(value) is not np.ndarray or value.dtype != self._dtype or value.shape != self._shape:
+            value = np.asarray(value)
+            if value.shape != self._shape:
+                raise SpecError(f"{self.name}: expected shape {self._shape}, got {value.shape}")
+            if not np.can_cast(value.dtype, self._dtype, casting="same_kind"):
+                raise SpecError(f"{self.name}: expected dtype {self._spec.dtype}, got {value.dtype}")
+        self.place[...] = value
+
+
+class _Finite:
+    """Whether a run of floats is finite, without allocating."""
+
+    def __init__(self, block: NDArray[Any]) -> None:
+        self._block, self._bytes = block, bytearray(len(block))
+        self._out = np.frombuffer(self._bytes, bool)
+
+    def is_finite(self) -> bool:
+        """True when every number is."""
+        np.isfinite(self._block, out=self._out)
+        return 0 not in self._bytes
 
 
 def unpack(row: Any, schema: Schema) -> Transition:
@@ -80,6 +132,15 @@ def unpack(row: Any, schema: Schema) -> Transition:
     )
 
 
+def first_row(last: Transition, episode: str) -> Transition:
+    """Row 0 of an episode that goes on from the last row of another."""
+    zeros = np.zeros_like(last.executed)
+    return replace(
+        last, episode=episode, index=0, proposed=zeros, executed=zeros, human=None, source=Source.POLICY, reward=0.0,
+        discount=1.0, kind=Kind.FIRST,
+    )  # fmt: skip
+
+
 class Tally:
     """What the index wants to know of the rows of an episode, counted as they come."""
 
@@ -88,7 +149,7 @@ class Tally:
         self.rows = 0
         self.kind = Kind.FIRST
         self.total_reward = 0.0
-        self._sources: Counter[Source] = Counter()
+        self._sources = [0] * len(Source)  # rows by who acted
         self._policy = (-1, -1)
         self._stamps = (0, 0)
 
@@ -118,7 +179,7 @@ class Tally:
         recovered: bool = False,
     ) -> EpisodeRecord:
         """Index entry of the rows so far; a complete one that did not end in a terminal state is truncated."""
-        source = max(self._sources, key=lambda s: (self._sources[s], -s), default=Source.POLICY)
+        source = Source(self._sources.index(max(self._sources)))  # the first of equals
         return EpisodeRecord(
             uuid=self.uuid,
             writer=writer,
@@ -143,14 +204,14 @@ class Tally:
         )
 
 
-def _fitting(spec: ArraySpec, name: str, value: Array) -> Array:
-    """``value`` if shape and dtype fit the spec, without looking at bounds: what happened is stored as it was."""
-    value = np.asarray(value)
-    if value.shape != spec.shape:
-        raise SpecError(f"{name}: expected shape {spec.shape}, got {value.shape}")
-    if value.dtype != spec.dtype and not np.can_cast(value.dtype, spec.dtype, casting="same_kind"):
-        raise SpecError(f"{name}: expected dtype {spec.dtype}, got {value.dtype}")
-    return value
+def _check_bookkeeping(row: np.dtype[Any]) -> None:
+    """The one ``struct`` call that packs the bookkeeping must agree with the dtype."""
+    end = 0
+    for name in _BOOKKEEPING_FIELDS:
+        dtype, offset = row.fields[name][:2]  # type: ignore[index]
+        if offset != end:
+            raise StoreError(f"schema: expected '{name}' at byte {end} of a row, found it at {offset}")
+        end += dtype.itemsize
 
 
 def _native(value: Any) -> Array:
@@ -159,12 +220,12 @@ def _native(value: Any) -> Array:
 
 
 def _float_blocks(frame: bytearray, row: np.dtype[Any]) -> list[NDArray[Any]]:
-    """Views over runs of neighbouring float fields: few calls check a whole row."""
+    """Views over runs of neighbouring float arrays: few calls check a whole row."""
     blocks: list[tuple[np.dtype[Any], int, int]] = []
     for name in row.names or ():
         dtype, offset = row.fields[name][:2]  # type: ignore[index]
         base = dtype.base
-        if base.kind != "f" or dtype.itemsize == 0:
+        if name in _BOOKKEEPING_FIELDS or base.kind != "f" or dtype.itemsize == 0:
             continue
         if blocks and blocks[-1][0] == base and blocks[-1][2] == offset:
             blocks[-1] = (base, blocks[-1][1], offset + dtype.itemsize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import numpy as np
 from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.spec import ArraySpec
 
-FORMAT = 1
-"""Version of the on-disk format: schema file, log frames and index."""
+FORMAT = 2
+"""Version of the on-disk format: schema file, log frames, segments and index."""
 
 Field = tuple[str, str, tuple[int, ...]]
 _ALIGN = 8
+_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Schema:
         for key, spec in [*self.observation.items(), ("action", self.action)]:
             if np.dtype(spec.dtype).kind not in "fiub":
                 raise StoreError(f"schema: '{key}' has dtype {spec.dtype}; numbers and booleans can be stored")
+            if spec.size == 0:
+                raise StoreError(f"schema: '{key}' has shape {spec.shape}; expected at least one element")
+        _check_keys(self.observation)
 
     @cached_property
     def images(self) -> tuple[str, ...]:
@@ -61,6 +66,17 @@ class Schema:
     @cached_property
     def row(self) -> np.dtype[Any]:
         """Dtype of a whole row as it lies in a log."""
+        images = [(f"observation/{k}", "u1", self.observation[k].shape) for k in self.images]
+        return _layout([*self._numbers, *images])
+
+    @cached_property
+    def low_row(self) -> np.dtype[Any]:
+        """Dtype of a row without its images: its fields lie where they lie in ``row``, since images come last."""
+        return _layout(self._numbers)
+
+    @cached_property
+    def _numbers(self) -> list[Field]:
+        """Fields of a row that are no images, as they are laid out."""
         numbers = [(f"observation/{k}", self.observation[k]) for k in self.low_dim]
         numbers += [(f"action/{k}", self.action) for k in ("executed", "human", "proposed")]
         head: list[Field] = [
@@ -74,8 +90,7 @@ class Schema:
             ("has_human", "u1", ()),
             ("reserved", "u1", ()),
         ]
-        images = [(f"observation/{k}", "u1", self.observation[k].shape) for k in self.images]
-        return _layout([*head, *_by_width((n, _little(s.dtype), s.shape) for n, s in numbers), *images])
+        return [*head, *_by_width((n, _little(s.dtype), s.shape) for n, s in numbers)]
 
     @cached_property
     def sample(self) -> np.dtype[Any]:
@@ -138,6 +153,20 @@ class Schema:
 def _describe(spec: ArraySpec) -> dict[str, Any]:
     """JSON of a spec as it reads after a round trip: bounds given as 1 and 1.0 are the same."""
     return ArraySpec.from_json(spec.to_json()).to_json()
+
+
+def _check_keys(keys: Iterable[str]) -> None:
+    """Keys become names of arrays and folders in a segment."""
+    names = set(keys)
+    for key in names:
+        if not _KEY.fullmatch(key) or key.rpartition("/")[2] == "zarr.json":
+            raise StoreError(
+                f"schema: observation key '{key}': expected letters, digits, '_', '.', '-', in parts joined by '/'"
+            )
+        parts = key.split("/")
+        above = next((p for p in ("/".join(parts[:n]) for n in range(1, len(parts))) if p in names), None)
+        if above is not None:
+            raise StoreError(f"schema: observation key '{key}' lies below key '{above}'; expected other names")
 
 
 def _show(spec: ArraySpec) -> str:

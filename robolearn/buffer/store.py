@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from robolearn.buffer.index import Index
 from robolearn.buffer.log import storage_error
 from robolearn.buffer.schema import Schema
+from robolearn.buffer.versions import Versions
 from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.files import fsync_dir, write_atomic
+from robolearn.core.spec import ArraySpec
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -41,6 +44,21 @@ class StorePaths:
         """Directory of the append logs."""
         return self.root / "logs"
 
+    @property
+    def segments(self) -> Path:
+        """Directory of the segments."""
+        return self.root / "segments"
+
+    @property
+    def seal_lock(self) -> Path:
+        """Lock file; held by who seals, prunes or repairs. No writer can have its name."""
+        return self.root / "locks" / ".seal.lock"
+
+    @property
+    def schema_lock(self) -> Path:
+        """Lock file; held by who makes the buffer or changes its schema."""
+        return self.root / "locks" / ".create.lock"
+
     def lock(self, name: str) -> Path:
         """Lock file; held while somebody writes under that name."""
         return self.root / "locks" / f"{name}.lock"
@@ -64,9 +82,9 @@ def open_store(root: Path, schema: Schema) -> StorePaths:
     paths = StorePaths(root)
     try:
         if not paths.schema.is_file() or not paths.index.is_file():
-            for folder in (root, paths.logs, paths.root / "locks"):
+            for folder in (root, paths.logs, paths.segments, paths.root / "locks"):
                 folder.mkdir(parents=True, exist_ok=True)
-            with locked(paths.root / "locks" / ".create.lock", wait=True):
+            with locked(paths.schema_lock, wait=True):
                 _create(paths, schema)
     except OSError as error:
         raise storage_error(f"cannot make a buffer in {root}", error) from error
@@ -80,7 +98,17 @@ def open_store(root: Path, schema: Schema) -> StorePaths:
 
 
 def read_schema(root: Path) -> Schema:
-    """Schema of an existing buffer.
+    """Newest schema of an existing buffer.
+
+    Raises:
+        StoreError: there is no buffer.
+        CorruptDataError: its schema cannot be read.
+    """
+    return read_versions(root).newest
+
+
+def read_versions(root: Path) -> Versions:
+    """All schemas an existing buffer has had.
 
     Raises:
         StoreError: there is no buffer.
@@ -88,13 +116,39 @@ def read_schema(root: Path) -> Schema:
     """
     path = StorePaths(root).schema
     try:
-        return Schema.from_json(json.loads(path.read_bytes()))
+        return Versions.from_json(json.loads(path.read_bytes()))
     except FileNotFoundError as error:
         raise StoreError(f"no buffer in {root}: {path.name} is missing") from error
-    except ValueError as error:
+    except (ValueError, CorruptDataError) as error:
         raise CorruptDataError(f"{path} is damaged: {error}") from error
     except OSError as error:
         raise storage_error(f"cannot read {path}", error) from error
+
+
+def add_key(root: Path, spec: ArraySpec, fill: Any) -> Schema:
+    """Give a buffer one more observation key; return its new schema.
+
+    Nothing is rewritten: rows that are there, and rows of writers that were opened before, read as if they had
+    ``fill`` there. Who opens the buffer with the old schema from now on is refused.
+
+    Args:
+        root: directory of the buffer.
+        spec: the new key; its name is the key.
+        fill: a number for all elements, or an array of the key's shape.
+
+    Raises:
+        StoreError: there is no buffer, it cannot be written, or the key exists.
+        SpecError: the fill value does not fit the spec.
+    """
+    paths = StorePaths(root)
+    read_versions(root)
+    try:
+        with locked(paths.schema_lock, wait=True):
+            versions = read_versions(root).with_key(spec, fill)
+            write_atomic(paths.schema, json.dumps(versions.to_json(), indent=2).encode())
+    except OSError as error:
+        raise storage_error(f"cannot change {paths.schema}", error) from error
+    return versions.newest
 
 
 @contextmanager
@@ -126,9 +180,10 @@ def check_name(name: str) -> None:
 
 
 def _create(paths: StorePaths, schema: Schema) -> None:
-    if not paths.index.is_file():
+    if not paths.index.is_file() and paths.schema.is_file():
+        raise StoreError(f"buffer {paths.root} has lost {paths.index.name}; repair makes it again from the data")
+    if not paths.schema.is_file():  # written last: an index without it may have no tables yet
         Index.create(paths.index)
-    if not paths.schema.is_file():
-        write_atomic(paths.schema, json.dumps(schema.to_json(), indent=2).encode())
+        write_atomic(paths.schema, json.dumps(Versions((schema,), {}).to_json(), indent=2).encode())
     for folder in (paths.root, paths.root.parent):
         fsync_dir(folder)

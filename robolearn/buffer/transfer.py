@@ -1,67 +1,193 @@
-"""Demonstrations of one buffer for another."""
+"""Episodes of one buffer for another: the only way in which they are copied."""
 
 from __future__ import annotations
 
 import dataclasses
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
-from robolearn.buffer.index import EpisodeRecord, Index
-from robolearn.buffer.log import LogReader
+from numpy.typing import NDArray
+
+from robolearn.buffer.files import EpisodeFiles
+from robolearn.buffer.filters import Filter
+from robolearn.buffer.index import EpisodeRecord, Index, Relabel
 from robolearn.buffer.rows import unpack
 from robolearn.buffer.schema import Schema
+from robolearn.buffer.selecting import selected, wherever
 from robolearn.buffer.store import StorePaths, read_schema
-from robolearn.buffer.writer import Writer
+from robolearn.buffer.writer import GROUP, Writer
 from robolearn.core.errors import StoreError
 from robolearn.core.types import Kind
 
+WRITER = "copied"
+"""Writer name of copied episodes."""
+_READ_BYTES = 32 << 20
+
+
+@dataclass
+class Copied:
+    """What a copy did.
+
+    Attributes:
+        episodes, steps: copied by this call.
+        known: episodes the target had already; also those that were dropped there.
+        removed: episodes that were removed from the source meanwhile.
+    """
+
+    episodes: int = 0
+    steps: int = 0
+    known: int = 0
+    removed: int = 0
+
 
 def copy_demonstrations(source: Path, target: Path, schema: Schema, *, limit: int | None = None) -> int:
-    """Copy complete demonstrations, oldest first, checking every byte; the source is only read.
+    """Copy complete demonstrations, oldest first; as ``copy_episodes``. How many of them ``target`` has now."""
+    copied = copy_episodes(source, target, schema, select="demo", limit=limit)
+    return copied.episodes + copied.known
 
-    Episodes keep their ids, so a copy that was interrupted goes on when called again.
+
+def copy_episodes(source: Path, target: Path, schema: Schema, *, select: str = "", limit: int | None = None) -> Copied:
+    """Copy complete episodes, checking every byte; the source is only read.
+
+    Episodes keep ids, robot, task, times, marks, tags and corrections, so a copy that was interrupted goes on when
+    called again. One that a crash had cut short ends truncated. They arrive by robot and task, oldest first.
 
     Args:
-        source: buffer to copy from.
+        source: buffer to copy from; others may be writing it.
         target: buffer to copy into; made when it does not exist.
         schema: what both must hold.
-        limit: at most so many; None for all.
-
-    Returns:
-        How many demonstrations of ``source`` are in ``target`` now.
+        select: a filter (see ``filters``); an episode is copied whole if any of its steps passes.
+        limit: at most so many, the oldest; None for all.
 
     Raises:
-        StoreError: the source is no buffer, or has another schema (the message shows the difference).
+        StoreError: the source is no buffer or has another schema (the message shows the difference), or the target
+            does not take it.
         CorruptDataError: the source is damaged; what was copied before stays.
     """
+    check_schema(source, schema)
+    passes, paths = Filter.parse(select), StorePaths(source)
+    index = Index(paths.index, writable=False)
+    try:
+        with EpisodeFiles(paths, index) as files:
+            found = sorted(islice(selected(index, files, passes), limit), key=lambda r: (r.robot, r.task))
+            copied = Copied()
+            for (robot, task), group in groupby(found, key=lambda r: (r.robot, r.task)):
+                copy = _Copy(index, files, StorePaths(target), copied)
+                with Writer(
+                    target, schema, name=WRITER, robot=robot, task=task, partial=False, unix_ns=copy.unix_ns
+                ) as writer:
+                    copy.run(group, writer)
+            return copied
+    finally:
+        index.close()
+
+
+def check_schema(source: Path, schema: Schema) -> None:
+    """Raises: StoreError: a buffer has another schema; the message shows the difference."""
     difference = read_schema(source).difference(schema)
     if difference:
         raise StoreError(
-            f"demonstrations in {source} have another schema than asked for (stored -> asked):\n  "
-            + "\n  ".join(difference)
+            f"buffer {source} has another schema than asked for (stored -> asked):\n  " + "\n  ".join(difference)
         )
-    index = Index(StorePaths(source).index, writable=False)
-    try:
-        demos = [r for r in index.changes() if r.demo and r.state == "complete" and r.transitions][:limit]
-    finally:
-        index.close()
-    for (robot, task), group in groupby(demos, key=lambda r: (r.robot, r.task)):
-        with Writer(target, schema, name="copied", robot=robot, task=task, demo=True, partial=False) as writer:
-            for record in group:
-                if not writer.has(record.uuid):
-                    _copy(record, source, writer)
-    return len(demos)
 
 
-def _copy(record: EpisodeRecord, source: Path, writer: Writer) -> None:
-    reader = LogReader(StorePaths(source).logs / record.log, writer.schema)
-    try:
-        rows = reader.rows(record.offset, 0, record.rows, record.uuid)
-    finally:
-        reader.close()
-    for row in rows:
-        step = unpack(row, writer.schema)
-        if step.index == record.rows - 1 and not step.kind.is_last:  # cut short by a crash, tagged later
-            step = dataclasses.replace(step, kind=Kind.TRUNCATED)
-        writer.append(step)
-    writer.end_episode(record.success)
+@dataclass
+class _Copy:
+    """Copies episodes of one robot and task."""
+
+    index: Index
+    files: EpisodeFiles
+    target: StorePaths
+    copied: Copied
+    waiting: list[EpisodeRecord] = field(default_factory=list)
+    began_ns: int = 0
+
+    def unix_ns(self) -> int:
+        """When the episode at hand was recorded."""
+        return self.began_ns
+
+    def run(self, records: Iterable[EpisodeRecord], writer: Writer) -> None:
+        """Copy all that are not there yet."""
+        for record in records:
+            if writer.has(record.uuid):
+                self.copied.known += 1
+            elif self._rows(record, writer):
+                writer.end_episode(record.success, demo=record.demo, wait=False)
+                self.copied.episodes += 1
+                self.copied.steps += record.transitions
+            else:
+                self.copied.removed += 1
+                continue
+            self.waiting.append(record)
+            if len(self.waiting) >= GROUP:
+                self._describe(writer)
+        self._describe(writer)
+
+    def _rows(self, record: EpisodeRecord, writer: Writer) -> bool:
+        """Append the rows as they were recorded; False when they were removed from the source."""
+        self.began_ns = record.unix_ns
+        step = max(1, _READ_BYTES // self.files.schema.row.itemsize)
+        for first in range(0, record.rows, step):
+            count = min(step, record.rows - first)
+
+            def read(now: EpisodeRecord, first: int = first, count: int = count) -> NDArray[Any]:
+                return self.files.rows(dataclasses.replace(now, relabels=0), first, count)
+
+            rows = wherever(record, self.index, read)
+            if rows is None:
+                writer.truncate_episode()
+                return False
+            for row in rows:
+                t = unpack(row, self.files.schema)
+                if t.index == record.rows - 1 and not t.kind.is_last:  # cut short by a crash
+                    t = dataclasses.replace(t, kind=Kind.TRUNCATED)
+                writer.append(t)
+        return True
+
+    def _describe(self, writer: Writer) -> None:
+        """Give copies that are on disk by now what rows do not say; also those an interrupted copy left without."""
+        writer.flush(durable=True)
+        records, self.waiting = self.waiting, []
+        index = Index(self.target.index, writable=True)
+        try:
+            wanted = [r for r in records if _lacks(index.episode(r.uuid), r)]
+            if wanted:
+                with index.transaction(durable=True) as revision:
+                    for record in wanted:
+                        self._describe_one(index, record, revision)
+        finally:
+            index.close()
+
+    def _describe_one(self, index: Index, record: EpisodeRecord, revision: int) -> None:
+        relabels: Sequence[Relabel] = self.index.relabels(record.uuid)[: record.relabels]
+        mine = index.episode(record.uuid)
+        if mine is None or not _lacks(mine, record):
+            return
+        if relabels and not mine.relabels:
+            for relabel in relabels:
+                index.put_relabel(relabel)
+            mine = dataclasses.replace(
+                mine,
+                relabels=len(relabels),
+                total_reward=record.total_reward,
+                interventions=record.interventions,
+                source=record.source,
+            )
+        index.put_episode(
+            dataclasses.replace(mine, tag=mine.tag or record.tag, recovered=mine.recovered or record.recovered),
+            revision,
+        )
+
+
+def _lacks(mine: EpisodeRecord | None, record: EpisodeRecord) -> bool:
+    """Whether a copy lacks something its original has; what was edited in the copy is left alone."""
+    if mine is None or mine.writer != WRITER or mine.state != "complete":
+        return False
+    return bool(
+        (record.tag and not mine.tag)
+        or (record.relabels and not mine.relabels)
+        or (record.recovered and not mine.recovered)
+    )

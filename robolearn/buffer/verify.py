@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robolearn.buffer.index import EpisodeRecord, Index, LogRecord
+from robolearn.buffer.check_segment import SegmentCheck, listed_in
+from robolearn.buffer.files import fingerprint_of
+from robolearn.buffer.index import EpisodeRecord, Index, LogRecord, SegmentRecord
 from robolearn.buffer.log import FrameType, LogReader, mapped, scan
-from robolearn.buffer.schema import Schema
-from robolearn.buffer.store import StorePaths, read_schema
+from robolearn.buffer.store import StorePaths, read_versions
+from robolearn.buffer.versions import Versions
 from robolearn.core.errors import StoreError
+
+_READ_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -33,81 +37,181 @@ class Report:
 
 
 def verify(root: Path) -> Report:
-    """Check the schema, the index, every checksum of every log, and that index and logs agree.
+    """Check the schema, the index, every byte of every log and segment, and that they agree.
 
-    Safe while others write: what they have not committed yet is left out. What a dead writer left is fine too: a torn
-    tail is no damage.
+    Safe while others write and seal: what they have not committed yet is left out, what moves is checked where it
+    arrives. What a dead writer or sealer left is fine too: a torn tail is no damage.
 
     Raises:
         StoreError: there is no buffer.
     """
-    paths = StorePaths(root)
+    paths = StorePaths(Path(root))
     if not paths.schema.exists() and not paths.index.exists():
         raise StoreError(f"no buffer in {root}: {paths.schema.name} and {paths.index.name} are missing")
-    check = _Check(paths)
+    problems: list[str] = []
     try:
-        schema = read_schema(root)
-        episodes, logs = _index(paths, check.problems)
+        check = _Check(paths, read_versions(root), problems)
+        seen = look(paths, problems)
+        check.all(seen)
+        problems += unknown_segments(paths, look(paths, []))
     except StoreError as error:
-        return Report([*check.problems, str(error)], 0, 0)
-    for name in sorted(set(logs) | set(episodes)):
-        check.log(name, schema, episodes.get(name, []), logs.get(name))
-    return Report(check.problems, check.episodes, check.rows)
+        return Report([*problems, str(error)], 0, 0)
+    return Report(problems, len(check.sound), sum(check.sound.values()))
 
 
-def _index(paths: StorePaths, problems: list[str]) -> tuple[dict[str, list[EpisodeRecord]], dict[str, LogRecord]]:
-    """Log name -> its episodes by offset, and the logs."""
+@dataclass
+class Seen:
+    """The index at one moment. Episodes of a log or segment are in the order in which they lie."""
+
+    logs: dict[str, LogRecord]
+    segments: dict[str, SegmentRecord]
+    by_log: dict[str, list[EpisodeRecord]] = field(default_factory=lambda: defaultdict(list))
+    by_segment: dict[str, list[EpisodeRecord]] = field(default_factory=lambda: defaultdict(list))
+    gone: set[str] = field(default_factory=set)  # dropped, rows removed
+
+
+def look(paths: StorePaths, problems: list[str]) -> Seen:
+    """Read and check the index."""
     index = Index(paths.index, writable=False)
     try:
         problems += [f"index {paths.index}: {line}" for line in index.problems()]
-        by_log: dict[str, list[EpisodeRecord]] = defaultdict(list)
         with index.snapshot():
-            logs = index.logs()
-            for record in index.changes():
-                by_log[record.log].append(record)
-                if record.revision > index.revision():
-                    problems.append(f"index {paths.index}: episode {record.uuid} is newer than the last change counted")
+            seen = Seen(index.logs(), index.segments())
+            relabels = Counter(r.uuid for r in index.relabels())
+            revision = index.revision()
+            records = index.changes()
     finally:
         index.close()
-    return {name: sorted(records, key=lambda r: r.offset) for name, records in by_log.items()}, logs
+    for record in records:
+        if record.segment:
+            seen.by_segment[record.segment].append(record)
+        elif record.log:
+            seen.by_log[record.log].append(record)
+        elif record.state == "dropped":
+            seen.gone.add(record.uuid)
+        else:
+            problems.append(f"index {paths.index}: episode {record.uuid} lies nowhere")
+        if record.revision > revision:
+            problems.append(f"index {paths.index}: episode {record.uuid} is newer than the last change counted")
+        if relabels.pop(record.uuid, 0) != record.relabels:
+            problems.append(f"index {paths.index}: corrections of episode {record.uuid} are missing")
+    problems += [f"index {paths.index}: corrections of episode {uuid}, which is not there" for uuid in relabels]
+    for by in (seen.by_log, seen.by_segment):
+        for of_one in by.values():
+            of_one.sort(key=lambda r: (r.offset, r.first_row))
+    return seen
+
+
+def unknown_segments(paths: StorePaths, seen: Seen) -> list[str]:
+    """Segments the index does not know, with episodes it does not know. What a crash leaves has none of those."""
+    known = {r.uuid for by in (seen.by_log, seen.by_segment) for records in by.values() for r in records} | seen.gone
+    problems = []
+    for folder in paths.segments.iterdir() if paths.segments.is_dir() else ():
+        if folder.suffix != ".tmp" and folder.name not in seen.segments and not set(listed_in(folder)) <= known:
+            problems.append(f"segment {folder.name} is not in the index, and has episodes that are not either")
+    return problems
 
 
 @dataclass
 class _Check:
     paths: StorePaths
-    problems: list[str] = field(default_factory=list)
-    episodes: int = 0
-    rows: int = 0
+    versions: Versions
+    problems: list[str]
+    sound: dict[str, int] = field(default_factory=dict)  # uuid -> rows
 
-    def log(self, name: str, schema: Schema, episodes: list[EpisodeRecord], known: LogRecord | None) -> None:
+    def all(self, seen: Seen) -> None:
+        """Check everything; what moved meanwhile is looked for again."""
+        done: set[str] = set()
+        while True:
+            moved = False
+            for name in sorted(seen.logs.keys() | seen.by_log.keys()):
+                if f"log {name}" not in done:
+                    done.add(f"log {name}")
+                    moved |= self._unless_moved(name, self._log_problems(name, seen))
+            for name in sorted(seen.segments.keys() | seen.by_segment.keys()):
+                if f"segment {name}" not in done:
+                    done.add(f"segment {name}")
+                    moved |= self._unless_moved(name, self._segment_problems(name, seen))
+            if not moved:
+                return
+            seen = look(self.paths, [])
+
+    def _unless_moved(self, name: str, problems: list[str]) -> bool:
+        """Keep problems of a log or segment, except those of one that was sealed or pruned meanwhile."""
+        if not problems:
+            return False
+        index = Index(self.paths.index, writable=False)
+        try:
+            log, segment = index.logs().get(name), index.segments().get(name)
+        finally:
+            index.close()
+        if (log is not None and _is_sealed(log)) or (segment is not None and segment.state == "dropped"):
+            return True
+        self.problems += problems
+        return False
+
+    def _segment_problems(self, name: str, seen: Seen) -> list[str]:
+        known = seen.segments.get(name)
+        if known is None:
+            return [f"segment {name}: has episodes in the index but is not listed there"]
+        episodes = seen.by_segment.get(name, [])
+        if known.state == "dropped":
+            return [
+                f"segment {name}: was pruned, but episode {e.uuid} was not" for e in episodes if e.state != "dropped"
+            ]
+        check = SegmentCheck(self.paths.segments / name, self.versions, (known, episodes))
+        self.sound |= check.sound
+        return check.problems
+
+    def _log_problems(self, name: str, seen: Seen) -> list[str]:
+        check = LogCheck(self.paths, self.versions, self.sound)
+        check.log(name, seen.by_log.get(name, []), seen.logs.get(name))
+        return check.problems
+
+
+def _is_sealed(log: LogRecord) -> bool:
+    return log.closed and log.length == 0
+
+
+@dataclass
+class LogCheck:
+    """Checks one log."""
+
+    paths: StorePaths
+    versions: Versions
+    sound: dict[str, int]
+    problems: list[str] = field(default_factory=list)
+
+    def log(self, name: str, episodes: list[EpisodeRecord], known: LogRecord | None) -> None:
         """Check one log against what the index says of it."""
         if known is None:
             self.problems.append(f"log {name}: has episodes in the index but is not listed there")
         elif known.problem:
             self.problems.append(f"log {name}: {known.problem}")
         if known is not None and not known.length and not episodes:
-            return  # its writer died while making it
+            return  # it was sealed, or its writer died while making it
         try:
-            reader = LogReader(self.paths.logs / name, schema)
+            path = self.paths.logs / name
+            reader = LogReader(path, self.versions.find(fingerprint_of(path)))
+            try:
+                bad = {e.uuid for e in episodes if not self._extent(reader, e)}
+            finally:
+                reader.close()
+            self._frames(name, episodes, bad, 0 if known is None else known.length)
         except StoreError as error:
             self.problems.append(str(error))
-            return
-        try:
-            bad = {e.uuid for e in episodes if not self._extent(reader, e)}
-        finally:
-            reader.close()
-        self._frames(name, episodes, bad, 0 if known is None else known.length)
 
     def _extent(self, reader: LogReader, record: EpisodeRecord) -> bool:
         if record.state == "dropped":
             return True
+        step = max(1, _READ_BYTES // reader.stride)
         try:
-            rows = reader.rows(record.offset, 0, record.rows, record.uuid)
+            for first in range(0, record.rows, step):
+                reader.rows(record.offset, first, min(step, record.rows - first), record.uuid)
         except StoreError as error:
             self.problems.append(str(error))
             return False
-        self.episodes += 1
-        self.rows += len(rows)
+        self.sound[record.uuid] = record.rows
         return True
 
     def _frames(self, name: str, episodes: list[EpisodeRecord], bad: set[str], length: int) -> None:

@@ -1,82 +1,51 @@
-"""``robolearn buffer``: look into a replay buffer."""
+"""``robolearn buffer``: look into a replay buffer, copy it, prune it and edit it."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from tyro.conf import Positional
-
-from robolearn.cli.options import parse
-from robolearn.cli.output import columns, print_json
 from robolearn.core.errors import ConfigError, suggest
 
-WHAT = """Look into a replay buffer (or the buffer of a run).
+ACTIONS = {
+    "info": ("buffer_look", "PATH", "what is in it"),
+    "verify": ("buffer_look", "PATH", "read every byte and say what is wrong; --repair keeps what is sound"),
+    "export": ("buffer_copy", "PATH OUT", "write it in another project's format"),
+    "import": ("buffer_copy", "SOURCE PATH", "read another project's format into it"),
+    "merge": ("buffer_copy", "SOURCE ... PATH", "copy episodes of other buffers into it"),
+    "prune": ("buffer_edit", "PATH", "drop old segments; demonstrations and corrections stay"),
+    "tag": ("buffer_edit", "PATH", "change marks, tags and rewards of episodes"),
+    "seal": ("buffer_edit", "PATH", "turn closed logs into segments"),
+    "add-key": ("buffer_edit", "PATH KEY", "give it one more observation key"),
+}
+"""Action -> module of this package, arguments, what it does. The module has a function of that name."""
 
-  robolearn buffer info PATH      what is in it
-  robolearn buffer verify PATH    read every byte and say what is wrong; exit status 1 if anything is"""
 
-_ACTIONS = ("info", "verify")
-
-
-@dataclass(frozen=True)
-class BufferOptions:
-    """Options of buffer.
-
-    Attributes:
-        action: info or verify.
-        path: the buffer's directory, or a run directory.
-        json: print one JSON document.
-    """
-
-    action: Positional[str]
-    path: Positional[str]
-    json: bool = False
+def usage() -> str:
+    """The text of ``robolearn buffer --help``."""
+    lines = [(f"robolearn buffer {action} {given}", what) for action, (_, given, what) in ACTIONS.items()]
+    width = max(len(line) for line, _ in lines)
+    table = "\n".join(f"  {line:<{width}}  {what}" for line, what in lines)
+    return (
+        "usage: robolearn buffer ACTION PATH ... [OPTIONS]\n\n"
+        "Look into a replay buffer, copy it, prune it and edit it. PATH is its directory, or a run directory.\n\n"
+        f"{table}\n\n"
+        "All take --json. robolearn buffer ACTION --help shows options.\n"
+        "Filters (--select) are conditions joined by commas, e.g. success,robot=arm1 or 'demo|intervention' or\n"
+        "'policy>=10,!truncated'.\n"
+    )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Look and print."""
-    options = parse(BufferOptions, arguments, verb="buffer", what=WHAT)
-    if options.action not in _ACTIONS:
-        raise ConfigError(f"unknown action '{options.action}' of buffer{suggest(options.action, _ACTIONS)}")
-    from robolearn.run.inventory import buffer_root
-
-    root = buffer_root(Path(options.path))
-    return _verify(root, options.json) if options.action == "verify" else _info(root, options.json)
-
-
-def _verify(root: Path, as_json: bool) -> int:
-    from robolearn.buffer.verify import verify
-
-    found = verify(root)
-    if as_json:
-        print_json(
-            {"buffer": root, "ok": found.ok, "rows": found.rows, "episodes": found.episodes, "problems": found.problems}
-        )
-    else:
-        print(f"{root}: {found.rows} rows of {found.episodes} episodes are sound")
-        for problem in found.problems:
-            print(f"  problem: {problem}")
-    return 0 if found.ok else 1
-
-
-def _info(root: Path, as_json: bool) -> int:
-    from robolearn.run.inventory import inventory
-
-    found = inventory(root)
-    if as_json:
-        print_json(found)
-        return 0
-    rows = [
-        ["episodes", f"{found['episodes']} ({found['successes']} successful, {found['open_episodes']} open)"],
-        ["steps", f"{found['steps']} ({found['demo_steps']} of demonstrations)"],
-        ["size", f"{found['bytes'] / 2**20:.1f} MiB"],
-        *([f"steps by {s}", f"{n}"] for s, n in found["steps_by_source"].items()),
-        *([f"steps of {r}", f"{n}"] for r, n in found["steps_by_robot"].items()),
-        *([f"observes {k}", " x ".join(map(str, shape))] for k, shape in found["observation"].items()),
-        ["action", " x ".join(map(str, found["action"]))],
-    ]
-    print(found["buffer"])
-    print(columns(rows, indent="  "))
-    return 0
+    """Find the action and do it."""
+    if not arguments:
+        raise ConfigError(f"buffer: which action? (have: {', '.join(ACTIONS)})")
+    if arguments[0] in ("-h", "--help"):
+        print(usage(), end="")
+        raise SystemExit(0)
+    action = arguments[0]
+    if action not in ACTIONS:
+        raise ConfigError(f"unknown action '{action}' of buffer{suggest(action, ACTIONS)}")
+    module = importlib.import_module(f"robolearn.cli.{ACTIONS[action][0]}")
+    status: int = module.ACTIONS[action](arguments[1:])
+    return status

@@ -18,7 +18,7 @@ VERBS = {
     "report": "write the report of a run: one HTML file with curves, numbers and video",
     "tasks": "list the tasks and their tiers",
     "policies": "list the algorithms",
-    "buffer": "look into a replay buffer: info, verify",
+    "buffer": "look into replay buffers, copy, prune and edit them",
     "hal": "robots and compute, and who has them: ls, quarantine, clear",
     "doctor": "check this machine, and say how to mend what is wrong",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robolearn.buffer.index import EpisodeRecord, Index
+from robolearn.buffer.index import EpisodeRecord, Index, LogRecord
 from robolearn.buffer.log import LogReader
 from robolearn.buffer.rows import unpack
 from robolearn.buffer.schema import Schema
@@ -107,6 +107,15 @@ def records(root: Path) -> list[EpisodeRecord]:
     index = Index(StorePaths(root).index, writable=False)
     try:
         return index.changes()
+    finally:
+        index.close()
+
+
+def logs(root: Path) -> list[LogRecord]:
+    """Logs in the index, oldest first."""
+    index = Index(StorePaths(root).index, writable=False)
+    try:
+        return [record for _, record in sorted(index.logs().items())]
     finally:
         index.close()
 

@@ -87,6 +87,19 @@ def test_a_log_that_failed_to_sync_takes_no_more(tmp_path: Path) -> None:
     log.close()
 
 
+def test_what_is_appended_during_a_sync_is_not_counted_as_synced(tmp_path: Path) -> None:
+    def sync(fd: int) -> None:
+        os.fdatasync(fd)
+        log.append(FRAMES[1])  # as another thread may
+
+    log = LogWriter(tmp_path / "a.log", SCHEMA, "a", sync=sync)
+    log.append(FRAMES[0])
+    reached = log.offset
+    log.sync()
+    assert (log.synced, log.offset) == (reached, reached + len(FRAMES[1]))
+    log.close()
+
+
 def test_a_log_is_never_written_over(tmp_path: Path) -> None:
     LogWriter(tmp_path / "a.log", SCHEMA, "a").close()
     with pytest.raises(StoreError, match="cannot create"):

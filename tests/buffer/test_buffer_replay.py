@@ -377,7 +377,7 @@ class Model(RuleBasedStateMachine):
             check_exact(batch, rows, demo)
         if self.capacity is None:
             assert resident == sum(self.visible.values())
-        elif seen and (demo or self.replay._online.size):
+        elif seen and (demo or self.replay.view("!demo,source!=script").size):
             rows = {(n, t.index): t for e in self.appended.values() for n, r in e.items() for t in r}
             check_exact(self.replay.sample(64), rows, demo)
 

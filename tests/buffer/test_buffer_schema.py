@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from robolearn.buffer.log import HEAD
 from robolearn.buffer.rows import RowPacker, unpack
-from robolearn.buffer.schema import Schema
+from robolearn.buffer.schema import FORMAT, Schema
 from robolearn.core.errors import CorruptDataError, SpecError, StoreError
 from robolearn.core.spec import ArraySpec
 
@@ -80,7 +80,13 @@ def test_what_cannot_be_stored_is_refused(
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"format": 1}, {"format": 1, "observation": {"q": {}}, "action": {}}, {"format": 1, "observation": 3}]
+    "data",
+    [
+        {},
+        {"format": FORMAT},
+        {"format": FORMAT, "observation": {"q": {}}, "action": {}},
+        {"format": FORMAT, "observation": 3},
+    ],
 )
 def test_damaged_json_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(CorruptDataError):

@@ -1,16 +1,27 @@
+import dataclasses
+import random
+import re
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_rows import SCHEMA, contents, episode, same, uuid_of
+from buffer_rows import IMAGES, SCHEMA, contents, episode, records, same, uuid_of
+from buffer_sealed import everything, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robolearn.buffer.files import EpisodeFiles
+from robolearn.buffer.index import Index, Relabel
+from robolearn.buffer.relabel import relabel
 from robolearn.buffer.replay import Replay
+from robolearn.buffer.rows import unpack
+from robolearn.buffer.seal import seal
+from robolearn.buffer.store import StorePaths
 from robolearn.buffer.verify import verify
 from robolearn.buffer.writer import Writer
-from robolearn.core.errors import RobolearnError, StoreError
+from robolearn.core.errors import CorruptDataError, RobolearnError, StoreError
 
 EPISODES = 4
 
@@ -91,8 +102,6 @@ def test_a_flip_in_the_schema_never_passes_as_another(
 
 
 def test_a_missing_log_and_a_missing_index_row_are_found(sound: Path, tmp_path: Path) -> None:
-    import sqlite3
-
     root = tmp_path / "buffer"
     shutil.copytree(sound, root)
     db = sqlite3.connect(root / "index.sqlite", isolation_level=None)
@@ -129,3 +138,111 @@ def test_no_buffer(tmp_path: Path) -> None:
         verify(tmp_path)
     (tmp_path / "schema.json").write_text("{}")
     assert not verify(tmp_path).ok
+
+
+@pytest.fixture(scope="module")
+def with_segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Episodes 0 to 5 sealed in two segments, 6 in a log; one is dropped, one relabelled, one tagged."""
+    root = tmp_path_factory.mktemp("segments") / "buffer"
+    write(root, range(3), name="a")
+    write(root, range(3, 6), name="b")
+    seal(root, everything=True)
+    write(root, range(6, 7), name="a")
+    index = Index(StorePaths(root).index, writable=True)
+    index.edit(uuid_of(1), dropped=True)
+    index.edit(uuid_of(4), tag="good", demo=True)
+    index.close()
+    relabel(root, [Relabel(uuid_of(3), "reward", 2, np.array([5.0, -1.0]))])
+    report = verify(root)
+    assert report.ok, report.problems
+    assert (report.episodes, report.rows) == (6, 48)
+    return root
+
+
+def outcome(root: Path) -> object:
+    """All that can be read."""
+    rows = {u: [(t.reward, t.index, t.observation["q"].tobytes()) for t in ts] for u, ts in everything(root).items()}
+    return rows, [dataclasses.replace(r, revision=0) for r in records(root)]
+
+
+def test_any_flip_in_any_file_of_a_segment_is_found(with_segments: Path, tmp_path: Path) -> None:
+    rng, truth = random.Random(5), everything(with_segments)
+    root = tmp_path / "buffer"
+    shutil.copytree(with_segments, root)
+    files = [p for p in sorted((root / "segments").rglob("*")) if p.is_file()]
+    assert len(files) > 70
+    for path in files:
+        raw = path.read_bytes()
+        for position in {rng.choice([0, len(raw) - 1]), rng.randrange(len(raw))}:
+            bad = bytearray(raw)
+            bad[position] ^= 1 << rng.randrange(8)
+            path.write_bytes(bad)
+            assert not verify(root).ok, f"byte {position} of {path.relative_to(root)}"
+            index = Index(StorePaths(root).index, writable=False)
+            with EpisodeFiles(StorePaths(root), index) as reader:
+                for record in index.changes():
+                    if record.state != "dropped":
+                        try:
+                            rows = reader.rows(record)
+                        except CorruptDataError:
+                            continue
+                        assert same([unpack(r, IMAGES) for r in rows], truth[record.uuid])
+            index.close()
+        path.write_bytes(raw)
+    assert verify(root).ok
+
+
+def test_a_flip_in_an_index_of_segments_never_goes_unseen(with_segments: Path, tmp_path: Path) -> None:
+    """It may hit a byte that nothing depends on; then everything reads as before."""
+    rng, root, truth = random.Random(7), tmp_path / "buffer", outcome(with_segments)
+    raw = (with_segments / "index.sqlite").read_bytes()
+    used = np.flatnonzero(np.frombuffer(raw, np.uint8))
+    seen = 0
+    shutil.copytree(with_segments, root)
+    for position in rng.choices(used, k=100):
+        bad = bytearray(raw)
+        bad[position] ^= 1 << rng.randrange(8)
+        for suffix in ("-wal", "-shm"):
+            (root / f"index.sqlite{suffix}").unlink(missing_ok=True)
+        (root / "index.sqlite").write_bytes(bad)
+        if verify(root).ok:
+            assert outcome(root) == truth, f"byte {position}"
+        else:
+            seen += 1
+    assert seen > 50
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("DELETE FROM relabels", "corrections of episode .* are missing"),
+        ("DELETE FROM episodes WHERE relabels = 1", "which is not there"),
+        ("UPDATE segments SET rows = rows + 1", "an entry of segments fails its checksum"),
+        ("UPDATE logs SET length = 0", "an entry of logs fails its checksum"),
+        ("UPDATE relabels SET first = 3", "an entry of relabels fails its checksum"),
+        ("DELETE FROM segments WHERE name = 'b-000001'", "not listed there"),
+        ("UPDATE episodes SET revision = revision - 1", "fails its checksum"),
+    ],
+)
+def test_changes_behind_our_back_are_found(with_segments: Path, tmp_path: Path, query: str, message: str) -> None:
+    root = tmp_path / "buffer"
+    shutil.copytree(with_segments, root)
+    db = sqlite3.connect(root / "index.sqlite", isolation_level=None)
+    db.execute(query)
+    db.close()
+    assert any(re.search(message, p) for p in verify(root).problems), verify(root).problems
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "short"])
+def test_a_segment_has_all_its_files_and_no_others(with_segments: Path, tmp_path: Path, change: str) -> None:
+    root = tmp_path / "buffer"
+    shutil.copytree(with_segments, root)
+    shard = root / "segments" / "b-000001" / "reward" / "c.0"
+    if change == "missing":
+        shard.unlink()
+    elif change == "extra":
+        shard.with_name("c.1").write_bytes(b"")
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    problems = verify(root).problems
+    assert any("reward" in p for p in problems), problems

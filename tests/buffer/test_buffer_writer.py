@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +32,14 @@ def write(to: Writer, rows: list[Transition], *, success: bool = True) -> None:
     for t in rows:
         to.append(t)
     to.end_episode(success)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Returns when the background has come so far."""
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about within 30 s"
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, IMAGES])
@@ -84,7 +94,7 @@ def test_rows_become_visible_within_an_episode(tmp_path: Path) -> None:
         assert records(tmp_path) == []
         clock.advance(0.3)
         w.append(rows[3])
-        assert [(r.state, r.rows) for r in records(tmp_path)] == [("open", 3)]
+        wait_for(lambda: [(r.state, r.rows) for r in records(tmp_path)] == [("open", 3)])
         w.flush()
         assert [(r.state, r.rows) for r in records(tmp_path)] == [("open", 4)]
         assert same(contents(tmp_path)[uuid_of(1)], rows[:4])
