@@ -4,7 +4,7 @@ BIN := .venv/bin
 TASK ?= peg_insert
 ARGS ?=
 
-.PHONY: train test check format lint type arch bench bench-learning docs setup clean
+.PHONY: train test check format lint type arch bench bench-buffer bench-learning docs setup clean
 
 train: setup  ## set up, then train the default task
 	$(BIN)/robolearn train $(TASK) $(ARGS)
@@ -36,7 +36,11 @@ arch: setup
 
 bench: setup  ## speed: simulation, learner, buffer; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	for name in sim expert buffer_first rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+	for name in sim expert buffer rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+
+bench-buffer: setup  ## speed of the replay buffer beside its peers; needs the bench extra
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python bench/bench_buffer.py $(ARGS)
 
 bench-learning: setup  ## learning: all tiers, three seeds; takes hours
 	$(BIN)/python bench/bench_learning.py $(ARGS)
