@@ -22,6 +22,11 @@ class TrainConfig:
         steps: robot steps to train for; 0 takes the task tier's budget.
         demos: scripted demonstrations to record first.
         demos_from: a run directory or buffer whose demonstrations are used instead.
+        data: other runs or buffers to learn from as demonstrations, without copying, each with a filter of its steps:
+            ``runs/a,runs/b:success,intervention``.
+        ram_gb: memory for stored rows and images [GB]; 0 keeps everything there.
+        sampling: with ``ram_gb``, ``exact`` draws uniformly and reads images that are not in memory, ``cached`` draws
+            what is there, which is exchanged all the time.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
         realtime: step simulated robots in real time while they train; evaluation does not wait.
         headless: no live view even in a terminal.
@@ -47,6 +52,9 @@ class TrainConfig:
     steps: int = 0
     demos: int = 20
     demos_from: str = ""
+    data: str = ""
+    ram_gb: float = 0.0
+    sampling: Literal["exact", "cached"] = "exact"
     run_dir: str = ""
     realtime: bool = False
     headless: bool = False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_ACTORS = 61
+MAX_ACTORS = 60
 
 
 class Row(IntEnum):
@@ -20,7 +20,8 @@ class Row(IntEnum):
     SUPERVISOR = 0
     LEARNER = 1
     EVALUATOR = 2
-    ACTORS = 3
+    SEALER = 3
+    ACTORS = 4
 
 
 class Field(IntEnum):

@@ -20,6 +20,7 @@ from robolearn.core.types import TaskSpec
 from robolearn.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field
+from robolearn.run.demos import parse_data
 from robolearn.run.learn import Cadence, LearnLoop
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.process import Process
@@ -77,7 +78,14 @@ class LearnerProcess:
         self.process, self.config, self.limiter = process, config, limiter
         task = build_task(config)
         schema = Schema(task.spec.observation, task.spec.action)
-        self.replay = Replay(process.paths.buffer, schema, capacity_rows=None, seed=config.seed)
+        self.replay = Replay(
+            process.paths.buffer,
+            schema,
+            others=parse_data(config.data),
+            ram_bytes=int(1e9 * config.ram_gb) or None,
+            mode=config.sampling,
+            seed=config.seed,
+        )
         self.replay.refresh()
         if self.replay.demo_transitions:
             statistics = self.replay.statistics("demo")

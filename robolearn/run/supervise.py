@@ -25,7 +25,7 @@ from robolearn.run.children import Child, Children
 from robolearn.run.claims import lease_for
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.counters import MAX_ACTORS, Counters, Field, Row
-from robolearn.run.demos import bring_demonstrations
+from robolearn.run.demos import bring_demonstrations, parse_data
 from robolearn.run.evaluate import BLIND, INFORMED, POLICY, EvalResult, evaluate_run
 from robolearn.run.inventory import buffer_root, steps_of_writer
 from robolearn.run.limiter import limiter_of
@@ -85,8 +85,13 @@ def complete(config: TrainConfig) -> TrainConfig:
     if config.demos_from:
         buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
-    if not acts(config) and not (config.demos or config.demos_from):
-        raise ConfigError(f"{config.algo} learns from demonstrations alone; give it some with --demos or --demos-from")
+    parse_data(config.data)
+    if config.ram_gb < 0.0:
+        raise ConfigError(f"ram_gb: expected at least 0, got {config.ram_gb}")
+    if not acts(config) and not (config.demos or config.demos_from or config.data):
+        raise ConfigError(
+            f"{config.algo} learns from demonstrations alone; give it some with --demos, --demos-from or --data"
+        )
     return dataclasses.replace(config, env=env, policy=policy, steps=steps)
 
 
@@ -249,6 +254,7 @@ class Supervisor:
                 self.children.start(Child(f"actor{index}", Row.ACTORS + index, ["actor", str(index)]))
             if self.config.eval_every:
                 self.children.start(Child("evaluator", Row.EVALUATOR, ["evaluator"]))
+        self.children.start(Child("sealer", Row.SEALER, ["sealer"]))
         while not self.counters.get(Row.LEARNER, Field.DONE) and not self.interrupts:
             self._check_leases()
             self.children.watch(self._finished)
@@ -257,6 +263,7 @@ class Supervisor:
         self.counters.set(Row.SUPERVISOR, Field.DONE, 1)
         self._show("training", "stopping" if self.interrupts else "last updates done", force=True)
         self.children.stop()
+        self.children.run(Child("sealer", Row.SEALER, ["sealer", "everything"]), lambda: True)
 
     def _offline_progress(self) -> str:
         share = self.counters.get(Row.LEARNER, Field.UPDATES) / self.config.policy.updates

@@ -93,6 +93,17 @@ def recorder(directory: str) -> None:
     process.event("demonstrations recorded", **result)
 
 
+def sealer(directory: str, everything: str = "") -> None:
+    """Turn the closed logs of the run's buffer into segments: now and then, or all of them once."""
+    from robolearn.run.counters import Row
+
+    process = _process(directory, "sealer", Row.SEALER)
+    from robolearn.run.sealer import seal_along, seal_rest
+
+    os.nice(10)
+    seal_rest(process) if everything else seal_along(process)
+
+
 def examiner(directory: str, out: str, request: str) -> None:
     """Evaluate a share of the final episodes."""
     from robolearn.run.evaluate import examine
@@ -105,6 +116,7 @@ ROLES: dict[str, Callable[..., None]] = {
     "actor": actor,
     "evaluator": evaluator,
     "recorder": recorder,
+    "sealer": sealer,
     "examiner": examiner,
 }
 
