@@ -135,7 +135,8 @@ class Replay:
 
         Args:
             filter_: e.g. ``success,intervention``; see ``filters``. ``demo`` here means the mark of an episode.
-            newest: only the last so many transitions, in the order in which episodes began.
+            newest: only the last so many transitions, in the order in which they were taken in: episodes that grow at
+                the same time take turns, while what was there at the opening is ordered by the start of its episode.
             max_version_lag: only steps of weights at most so many versions older than the newest.
 
         Raises:

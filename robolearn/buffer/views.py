@@ -31,7 +31,7 @@ class Watcher(Protocol):
 
 
 class View:
-    """Transitions of one filter, each as the position of the row it leads to, in the order their episodes began.
+    """Transitions of one filter, each as the position of the row it leads to, in the order they were taken in.
 
     Args:
         memory: where the positions lie.
