@@ -38,7 +38,7 @@ except ImportError:
 OBSERVATION, ACTION, STORED = 39, 4, 20_000
 PROFILES = {
     "reference (E=10 H=256 B=256 UTD 20)": replace(rlpd.REFERENCE, bc_weight=0.0),
-    "small (E=4 H=128 B=128 UTD 8)": replace(rlpd.Config(), bc_weight=0.0),
+    "small (E=4 H=128 B=128 UTD 8)": replace(rlpd.Config(), utd=8, bc_weight=0.0),
 }
 Call = Callable[[], object]
 
