@@ -11,11 +11,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from robolearn.buffer.files import EpisodeFiles, MovedError
+from robolearn.buffer.files import EpisodeFiles
 from robolearn.buffer.filters import Filter
 from robolearn.buffer.index import EpisodeRecord, Index
 from robolearn.buffer.log import storage_error
 from robolearn.buffer.schema import Schema
+from robolearn.buffer.selecting import selected, wherever
 from robolearn.buffer.store import StorePaths, locked, read_schema
 from robolearn.core.errors import StoreError
 from robolearn.core.files import fsync_dir
@@ -52,16 +53,10 @@ def reading(root: Path, select: str = "") -> Iterator[tuple[Schema, Iterator[tup
 
 
 def _selected(index: Index, files: EpisodeFiles, passes: Filter) -> Iterator[tuple[EpisodeRecord, Rows]]:
-    for found in index.changes():
-        record: EpisodeRecord | None = found
-        while record is not None and record.state == "complete" and record.transitions and passes.episode(record):
-            try:
-                low = files.low_dim(record)
-                if passes.steps(record, low["source"][1:], low["policy_version"][1:]).any():
-                    yield record, files.rows(record)
-                break
-            except MovedError:  # sealed or pruned meanwhile
-                record = index.episode(record.uuid)
+    for record in selected(index, files, passes):
+        rows = wherever(record, index, files.rows)
+        if rows is not None:  # else it was removed meanwhile
+            yield record, rows
 
 
 @contextmanager
