@@ -6,7 +6,6 @@ import dataclasses
 import fcntl
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,10 +17,10 @@ from robolearn.buffer.filters import Filter
 from robolearn.buffer.index import EpisodeRecord, Index, SegmentRecord
 from robolearn.buffer.log import storage_error
 from robolearn.buffer.seal import remove_leftovers
+from robolearn.buffer.segment import remove_segment
 from robolearn.buffer.selecting import every_step
 from robolearn.buffer.store import StorePaths, locked, read_schema
 from robolearn.core.errors import CorruptDataError, StoreError
-from robolearn.core.files import fsync_dir
 
 KEEP = "keep"
 """A word in the tag of an episode that pins it."""
@@ -290,13 +289,10 @@ def _locked(folder: int) -> bool:
 
 
 def _removed(path: Path, folder: int) -> bool:
-    """Remove the files of a dropped segment; False while a reader has it open. A crash leaves ``.tmp``."""
+    """Remove the files of a dropped segment; False while a reader has it open."""
     if not _locked(folder):
         return False
-    tmp = path.with_name(f"{path.name}.tmp")
-    os.rename(path, tmp)
-    fsync_dir(path.parent)
-    shutil.rmtree(tmp)
+    remove_segment(path)
     return True
 
 

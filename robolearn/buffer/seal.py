@@ -18,7 +18,7 @@ from robolearn.buffer.check_segment import listed_in
 from robolearn.buffer.files import LogRows, fingerprint_of
 from robolearn.buffer.index import EpisodeRecord, Index, LogRecord, SegmentRecord
 from robolearn.buffer.log import storage_error
-from robolearn.buffer.segment import write_segment
+from robolearn.buffer.segment import remove_segment, write_segment
 from robolearn.buffer.store import StorePaths, locked, read_versions
 from robolearn.buffer.versions import Versions
 from robolearn.core.errors import CorruptDataError, StoreError
@@ -72,7 +72,7 @@ def remove_leftovers(paths: StorePaths, index: Index) -> None:
         elif folder.name not in known:
             listed = listed_in(folder)
             if listed and all(index.episode(uuid) is not None for uuid in listed):  # else it is no leftover: repair
-                shutil.rmtree(folder)
+                remove_segment(folder)
     for log in index.logs().values():
         if log.closed and log.length == 0:
             _remove_log(paths, log)
@@ -157,7 +157,9 @@ class Sealer:
         try:
             self._hand_over(segment, logs, found, kept)
         except StoreError:
-            shutil.rmtree(self.paths.segments / name, ignore_errors=True)
+            if kept:
+                with suppress(OSError):  # left to the next call
+                    remove_segment(self.paths.segments / name)
             raise
         for log in logs:
             with suppress(OSError):  # left to the next call

@@ -77,6 +77,14 @@ def write_segment(
     return size + sum((folder / n / METADATA).stat().st_size for n in [".", *names, *(a.name for a in arrays)])
 
 
+def remove_segment(folder: Path) -> None:
+    """Remove a segment. A crash leaves it whole, or as ``.tmp``, which the next sealing removes: never a part of it."""
+    tmp = folder.with_name(f"{folder.name}.tmp")
+    os.rename(folder, tmp)
+    fsync_dir(folder.parent)
+    shutil.rmtree(tmp)
+
+
 def _write_arrays(folder: Path, arrays: list[ArrayLayout], parts: Iterable[NDArray[Any]]) -> int:
     rows = arrays[0].rows
     with ExitStack() as stack:

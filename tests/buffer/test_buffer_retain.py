@@ -14,6 +14,7 @@ from buffer_pruned import STEPS, intact
 from buffer_rows import IMAGES, episode, records, uuid_of
 
 from robolearn.buffer import retain as retain_module
+from robolearn.buffer import segment as segment_module
 from robolearn.buffer.index import Index, Relabel
 from robolearn.buffer.relabel import relabel
 from robolearn.buffer.replay import Replay
@@ -219,7 +220,7 @@ def test_a_crash_at_any_stage_leaves_every_episode_whole_or_dropped(
         (path / "zarr.json").unlink()
         die()
 
-    place: object = {"rename": os, "rmtree": shutil, "partly": shutil}.get(moment, retain_module)
+    place: object = {"_removed": retain_module, "rename": os, "fsync_dir": segment_module}.get(moment, shutil)
     act: Callable[..., None] = partly if moment == "partly" else die
     monkeypatch.setattr(place, "rmtree" if moment == "partly" else moment, act)
     with pytest.raises(_Died):

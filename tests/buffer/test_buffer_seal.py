@@ -235,6 +235,35 @@ def test_a_crash_at_any_stage_leaves_one_place_in_charge(
         assert sum(p.stat().st_size for p in (crash / "logs").iterdir()) == 0
 
 
+def test_a_crash_while_a_leftover_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a leftover could not say any more that it is one, and would be in the way of every later sealing."""
+    write(tmp_path, range(5))
+    rows = everything(tmp_path)
+
+    def die(*_: object) -> None:
+        raise _Died
+
+    def die_amid(folder: Path, **_: object) -> None:
+        (folder / "zarr.json").unlink()
+        raise _Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Index, "put_segment", die)
+        with pytest.raises(_Died):
+            seal(tmp_path, everything=True)
+    for _ in range(2):  # once the segment is being removed, once what is left of it
+        with monkeypatch.context() as patched:
+            patched.setattr(shutil, "rmtree", die_amid)
+            with pytest.raises(_Died):
+                seal(tmp_path, everything=True)
+        assert verify(tmp_path).ok, verify(tmp_path).problems
+        (tmp_path / "segments" / "actor-000001.tmp" / "zarr.json").touch()
+    assert seal(tmp_path, everything=True) == ["actor-000001"]
+    found = everything(tmp_path)
+    assert all(same(found[u], rows[u]) for u in rows)
+    assert not list((tmp_path / "segments").glob("*.tmp"))
+
+
 STEPS = 6
 
 
