@@ -27,6 +27,7 @@ class TrainConfig:
         ram_gb: memory for stored rows and images [GB]; 0 keeps everything there.
         sampling: with ``ram_gb``, ``exact`` draws uniformly and reads images that are not in memory, ``cached`` draws
             what is there, which is exchanged all the time.
+        disk_gb: largest size of the run's buffer [GB]: the oldest sealed data goes, never what people gave; 0: no limit.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
         realtime: step simulated robots in real time while they train; evaluation does not wait.
         headless: no live view even in a terminal.
@@ -55,6 +56,7 @@ class TrainConfig:
     data: str = ""
     ram_gb: float = 0.0
     sampling: Literal["exact", "cached"] = "exact"
+    disk_gb: float = 0.0
     run_dir: str = ""
     realtime: bool = False
     headless: bool = False

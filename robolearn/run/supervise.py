@@ -86,8 +86,9 @@ def complete(config: TrainConfig) -> TrainConfig:
         buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
     parse_data(config.data)
-    if config.ram_gb < 0.0:
-        raise ConfigError(f"ram_gb: expected at least 0, got {config.ram_gb}")
+    for name in ("ram_gb", "disk_gb"):
+        if getattr(config, name) < 0.0:
+            raise ConfigError(f"{name}: expected at least 0, got {getattr(config, name)}")
     if not acts(config) and not (config.demos or config.demos_from or config.data):
         raise ConfigError(
             f"{config.algo} learns from demonstrations alone; give it some with --demos, --demos-from or --data"

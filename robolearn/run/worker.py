@@ -94,14 +94,16 @@ def recorder(directory: str) -> None:
 
 
 def sealer(directory: str, everything: str = "") -> None:
-    """Turn the closed logs of the run's buffer into segments: now and then, or all of them once."""
+    """Seal and prune the run's buffer: now and then, or once and all closed logs."""
     from robolearn.run.counters import Row
 
     process = _process(directory, "sealer", Row.SEALER)
-    from robolearn.run.sealer import seal_along, seal_rest
+    from robolearn.run.rundir import load_config
+    from robolearn.run.sealer import Sealer
 
     os.nice(10)
-    seal_rest(process) if everything else seal_along(process)
+    tidying = Sealer(process, int(1e9 * load_config(process.paths, policy=False).disk_gb))
+    tidying.once(everything=True) if everything else tidying.along()
 
 
 def examiner(directory: str, out: str, request: str) -> None:
