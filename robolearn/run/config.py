@@ -27,7 +27,7 @@ class TrainConfig:
         ram_gb: memory for stored rows and images [GB]; 0 keeps everything there.
         sampling: with ``ram_gb``, ``exact`` draws uniformly and reads images that are not in memory, ``cached`` draws
             what is there, which is exchanged all the time.
-        disk_gb: largest size of the run's buffer [GB]: the oldest sealed data goes, never what people gave; 0: no limit.
+        disk_gb: largest size of the run's buffer [GB]: its oldest sealed data goes, never what people gave; 0: none.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
         realtime: step simulated robots in real time while they train; evaluation does not wait.
         headless: no live view even in a terminal.
