@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from robolearn.core.errors import SpecError
 from robolearn.core.spec import Array, ArraySpec, Observation
+from robolearn.core.symmetry import Symmetry
 
 
 class Kind(IntEnum):
@@ -119,13 +121,34 @@ class RobotSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a policy sees of a task: policy observation specs, normalised action spec, step limit, rate [Hz]."""
+    """What a policy sees of a task.
+
+    Attributes:
+        name: of the task.
+        observation: policy observation specs.
+        action: normalised action spec.
+        max_steps: step limit of an episode.
+        control_hz: rate [Hz].
+        symmetries: a group of them, without the one that changes nothing; of flat keys only.
+
+    Raises:
+        SpecError: a symmetry does not fit the specs.
+    """
 
     name: str
     observation: dict[str, ArraySpec]
     action: ArraySpec
     max_steps: int
     control_hz: float
+    symmetries: tuple[Symmetry, ...] = ()
+
+    def __post_init__(self) -> None:
+        for symmetry in self.symmetries:
+            pairs = [(self.observation.get(key), change) for key, change in symmetry.observation.items()]
+            for spec, change in [*pairs, (self.action, symmetry.action)]:
+                if spec is None or spec.shape != (len(change.order),):
+                    shape = "no such key" if spec is None else f"'{spec.name}' of shape {spec.shape}"
+                    raise SpecError(f"task '{self.name}': a symmetry permutes {len(change.order)} elements of {shape}")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from robolearn.policies.parts.mlp import MlpShape, Workspace
 from robolearn.policies.parts.observation import ObservationLayout
 from robolearn.policies.parts.pixels import Encoder, random_shift
 from robolearn.policies.parts.state import load_arrays, optimiser_tensors, to_arrays
+from robolearn.policies.parts.symmetry import Augmentation
 
 ONLINE = False
 """Learns from stored demonstrations alone; a run needs no acting robot."""
@@ -46,6 +47,7 @@ class Config:
         weight_decay: decoupled weight decay (AdamW).
         dropout: dropout rate in the hidden layers.
         grad_clip: largest gradient norm; 0 for no limit.
+        symmetry: learn from each row in a view drawn from the symmetries that the task declares.
         std_floor: smallest standard deviation an observation is divided by.
         observation_clip: standardised observations are clipped to this.
         image_channels: output channels of the stride-2 convolutions, per camera.
@@ -62,6 +64,7 @@ class Config:
     weight_decay: float = 1e-2
     dropout: float = 0.1
     grad_clip: float = 0.0
+    symmetry: bool = True
     std_floor: float = 0.3
     observation_clip: float = 10.0
     image_channels: tuple[int, ...] = (16, 32, 32, 32)
@@ -124,7 +127,9 @@ class BcLearner:
         self.online, self.demo_fraction, self.total_updates = False, 1.0, config.updates
         self.batch_rows, self.updates_per_call = config.batch * config.updates_per_call, config.updates_per_call
         self._layout = ObservationLayout.of(spec)
-        self._normaliser = self._layout.normaliser(statistics, config.std_floor, config.observation_clip)
+        self._augmentation = Augmentation(spec, self._layout, enabled=config.symmetry)
+        seen = self._augmentation.statistics(statistics)
+        self._normaliser = self._layout.normaliser(seen, config.std_floor, config.observation_clip)
         self._rng = torch.Generator().manual_seed(seed)
         features = self._layout.size
         self._encoder: Encoder | None = None
@@ -155,8 +160,10 @@ class BcLearner:
             raise SpecError(f"bc: expected a batch of {self.batch_rows} rows, got {len(batch.action)}")
         losses = []
         with torch.no_grad():
-            vector = self._tensor(self._normaliser(self._layout.concatenate_batch(batch.observation)))
-            action = self._tensor(np.array(batch.action, dtype=np.float32))
+            views = self._augmentation.draw(self.batch_rows, self._rng)
+            seen = self._augmentation.vectors(self._layout.concatenate_batch(batch.observation), views)
+            vector = self._tensor(self._normaliser(seen))
+            action = self._tensor(np.array(self._augmentation.actions(batch.action, views), dtype=np.float32))
             images = {key: self._tensor(np.array(batch.observation[key])) for key, _ in self._layout.images}
             for k in range(min(config.updates_per_call, config.updates - done)):
                 rows = slice(k * config.batch, (k + 1) * config.batch)

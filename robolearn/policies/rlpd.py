@@ -36,6 +36,7 @@ from robolearn.policies.parts.mlp import MlpShape, Precision, Workspace
 from robolearn.policies.parts.observation import ObservationLayout
 from robolearn.policies.parts.pixels import Encoder, random_shift
 from robolearn.policies.parts.state import load_arrays, optimiser_tensors, to_arrays
+from robolearn.policies.parts.symmetry import Augmentation
 
 ONLINE = True
 """Learns while robots act."""
@@ -66,6 +67,7 @@ class Config:
         target_entropy_per_dim: entropy aimed at, per action dimension [nat].
         backup_entropy: count the next action's entropy as reward.
         bc_weight: weight w of imitating demonstration rows in the actor's loss.
+        symmetry: learn from each row in a view drawn from the symmetries that the task declares.
         layer_norm: LayerNorm in the critics.
         dropout: dropout rate in the critics.
         grad_clip: largest gradient norm of actor and critics; 0 for no limit.
@@ -98,6 +100,7 @@ class Config:
     target_entropy_per_dim: float = -0.5
     backup_entropy: bool = False
     bc_weight: float = 0.3
+    symmetry: bool = True
     layer_norm: bool = True
     dropout: float = 0.0
     grad_clip: float = 0.0
@@ -151,6 +154,7 @@ REFERENCE = Config(
     init_temperature=1.0,
     backup_entropy=True,
     bc_weight=0.0,
+    symmetry=False,
     std_floor=0.05,
 )
 """The published setting for locomotion (github.com/ikostrikov/rlpd)."""
@@ -231,7 +235,9 @@ class RlpdLearner:
         self.batch_rows, self.updates_per_call = config.utd * config.batch, config.utd
         self.demo_fraction, self.horizon, self.gamma = config.demo_fraction, config.n_step, config.gamma
         self._layout = ObservationLayout.of(spec)
-        self._normaliser = self._layout.normaliser(statistics, config.std_floor, config.observation_clip)
+        self._augmentation = Augmentation(spec, self._layout, enabled=config.symmetry)
+        seen = self._augmentation.statistics(statistics)
+        self._normaliser = self._layout.normaliser(seen, config.std_floor, config.observation_clip)
         self._rng = torch.Generator().manual_seed(seed)
         self._target_entropy = config.target_entropy_per_dim * spec.action.size
 
@@ -382,10 +388,12 @@ class RlpdLearner:
     def _rows(self, batch: Batch) -> _Rows:
         if len(batch.action) != self.batch_rows:
             raise SpecError(f"rlpd: expected a batch of {self.batch_rows} rows, got {len(batch.action)}")
+        views = self._augmentation.draw(self.batch_rows, self._rng)
         action = np.clip(batch.action, -tanh_normal.ACTION_LIMIT, tanh_normal.ACTION_LIMIT)
+        action = self._augmentation.actions(action, views)
         return _Rows(
-            self._tensor(self._standardise(batch.observation)),
-            self._tensor(self._standardise(batch.next_observation)),
+            self._tensor(self._standardise(batch.observation, views)),
+            self._tensor(self._standardise(batch.next_observation, views)),
             {key: self._images(batch.observation[key]) for key, _ in self._layout.images},
             {key: self._images(batch.next_observation[key]) for key, _ in self._layout.images},
             self._tensor(action.astype(np.float32)),
@@ -394,8 +402,8 @@ class RlpdLearner:
             self._tensor(np.array(batch.demo, dtype=np.float32)),
         )
 
-    def _standardise(self, observation: Mapping[str, Array]) -> Array:
-        return self._normaliser(self._layout.concatenate_batch(observation))
+    def _standardise(self, observation: Mapping[str, Array], views: Array) -> Array:
+        return self._normaliser(self._augmentation.vectors(self._layout.concatenate_batch(observation), views))
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self._device)
