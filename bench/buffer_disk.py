@@ -74,24 +74,24 @@ def write_short_episodes(root: Path, episodes: int, steps: int) -> None:
             writer.end_episode(True, wait=False)
 
 
-def index_seconds(root: Path) -> float:
-    """Wall clock of reading all episodes' entries of the index."""
+def index_seconds(root: Path) -> tuple[float, float]:
+    """(wall, CPU) of reading all episodes' entries of the index."""
 
     def read() -> None:
         with closing(Index(root / "index.sqlite", writable=False)) as index:
             index.changes()
 
-    return seconds(read)[0]
+    return seconds(read)
 
 
-def ready_seconds(root: Path) -> float:
-    """Wall clock of everything up to the first batch."""
+def ready_seconds(root: Path) -> tuple[float, float]:
+    """(wall, CPU) of everything up to the first batch."""
 
     def read() -> None:
         with closing(ours.replay(root, W1)) as replay:
             ours.transitions(replay, W1)()
 
-    return seconds(read)[0]
+    return seconds(read)
 
 
 def _write_at_rate(root: Path, workload: Workload, name: str, hertz: float, signals: _Signals) -> None:

@@ -16,7 +16,7 @@ from robolearn.buffer.files import MovedError
 from robolearn.buffer.filters import Filter
 from robolearn.buffer.images import ImageTier, Mode, Refresh
 from robolearn.buffer.index import EpisodeRecord
-from robolearn.buffer.many import Many, Resident
+from robolearn.buffer.many import SOURCES, Many, Resident
 from robolearn.buffer.memory import Control, Memory, Positions
 from robolearn.buffer.records import Images, Wanted
 from robolearn.buffer.schema import Schema
@@ -62,7 +62,7 @@ class HotTier:
         self._of_run: dict[int, tuple[Resident, Run]] = {}
         self.views: list[View] = []
         self.demo, self.online = self.view(DEMO), self.view(ONLINE)
-        self.executed = np.zeros(len(Who), np.int64)
+        self.executed = np.zeros(SOURCES, np.int64)
         self.closed = False
         self.left_online = 0  # online steps whose episode left memory
         self._candidates: dict[str, None] = {}  # complete online episodes that may leave memory, oldest first
@@ -88,10 +88,8 @@ class HotTier:
         new = 0
         for source in self.sources:
             for attempt in range(_ATTEMPTS):
-                revision, records = source.changes()
                 try:
-                    new += self._follow_all(records, source)
-                    source.revision = revision
+                    new += self._catch_up(source)
                     break
                 except MovedError:
                     if attempt == _ATTEMPTS - 1:
@@ -99,6 +97,13 @@ class HotTier:
                 finally:
                     self._settle()
         return new
+
+    def _catch_up(self, source: Source) -> int:
+        with collection_paused():
+            revision, records = source.changes()
+            new = self._follow_all(records, source)
+            source.revision = revision
+            return new
 
     def uuid_of(self, number: int) -> str:
         """Id of the episode that owns a run."""
@@ -133,8 +138,7 @@ class HotTier:
         while at < len(records):
             stop = self._fresh(records, at, source)
             if stop - at > 1:
-                with collection_paused():
-                    new += self._take_in(records[at:stop], source)
+                new += self._take_in(records[at:stop], source)
             else:
                 stop = at + 1
                 new += self._follow(records[at], source)
@@ -163,17 +167,15 @@ class HotTier:
             rows = source.files.low_dim_many(records)
         except StoreError:
             return sum(self._follow(record, source) for record in records)
-        many = Many([Resident(record, source) for record in records], rows, self._mark_names())
-        runs = self.table.append_many([e.arrival for e in many.episodes], many.counts, rows)
+        many = Many(records, source, rows, self._looked_at())
+        runs = self.table.append_many(many.arrivals, many.counts, rows)
         first, allowed = runs[0].first, many.mask(self._allowed)
         counted = many.executed(allowed)
-        for episode, run, executed in zip(many.episodes, runs, counted, strict=True):
-            episode.runs.append(run)
-            episode.rows, episode.executed = run.rows, executed
-            self.episodes[episode.record.uuid] = episode
-            self._of_run[run.number] = (episode, run)
-            if source.select is None and not episode.record.demo:
-                self._candidates.setdefault(episode.record.uuid)
+        episodes = many.resident(runs, counted)
+        self.episodes.update((e.record.uuid, e) for e in episodes)
+        self._of_run.update((run.number, (e, run)) for e, run in zip(episodes, runs, strict=True))
+        if source.select is None:
+            self._candidates.update((record.uuid, None) for record in records if not record.demo)
         self.executed += counted.sum(axis=0)
         for view in self.views:
             selected = many.mask(partial(_steps, view.filter)) & allowed
@@ -268,8 +270,16 @@ class HotTier:
         return tuple(getattr(record, name) for name in self._mark_names())
 
     def _mark_names(self) -> list[str]:
-        filters = [view.filter for view in self.views] + [s.select for s in self.sources if s.select is not None]
-        return sorted({name for filter_ in filters for name in filter_.names})
+        return sorted({name for filter_ in self._filters() for name in filter_.names})
+
+    def _looked_at(self) -> list[str]:
+        """As ``_mark_names``, with what filters look at that cannot be edited."""
+        by_policy = any(c.word == "policy" for filter_ in self._filters() for term in filter_.terms for c in term)
+        return [*self._mark_names(), *(("policy_min", "policy_max") if by_policy else ())]
+
+    def _filters(self) -> list[Filter]:
+        """Of the views and the other buffers."""
+        return [view.filter for view in self.views] + [s.select for s in self.sources if s.select is not None]
 
     def _set_demo(self, episode: Resident, run: Run, first: int = 0) -> None:
         positions = np.arange(run.first + first, run.stop)
@@ -279,7 +289,7 @@ class HotTier:
 
     def _count(self, episode: Resident, positions: Positions, sign: int) -> None:
         source, policy = self.memory.source[positions], self.memory.policy[positions]
-        counted = np.bincount(source[self._allowed(episode, source, policy)], minlength=len(Who))
+        counted = np.bincount(source[self._allowed(episode, source, policy)], minlength=SOURCES)
         episode.executed += sign * counted
         self.executed += sign * counted
 

@@ -8,7 +8,7 @@ import math
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ INSERT OR IGNORE INTO counter VALUES (0, 0);
 _RELABEL_DTYPES = {"reward": "<f8", "source": "u1"}
 
 _COLUMNS = tuple(f.name for f in dataclasses.fields(EpisodeRecord) if f.name not in ("id", "revision"))
+_FIELDS = (*_COLUMNS, "id", "revision")
 _REWARD_AT = _COLUMNS.index("total_reward")
+_AT_ONCE = 256  # entries that are read before they are parsed, while a processor's cache still holds them
 _SELECT = "SELECT id, revision, checksum, entry FROM episodes"
 _INSERT = (
     "INSERT INTO episodes (revision, checksum, entry) VALUES (?, ?, ?) ON CONFLICT (uuid) DO UPDATE SET "
@@ -259,14 +261,18 @@ class Index:
         self._db.close()
 
     def _episodes(self, query: str, value: Any) -> list[EpisodeRecord]:
-        with self._explained("read"):
-            rows = self._db.execute(query, (value,)).fetchall()
+        records: list[EpisodeRecord] = []
+        with collection_paused(), self._explained("read"), closing(self._db.execute(query, (value,))) as cursor:
+            while rows := cursor.fetchmany(_AT_ONCE):
+                records += self._parsed(rows)
+        return records
+
+    def _parsed(self, rows: list[Any]) -> Iterator[EpisodeRecord]:
         for id_, revision, checksum, entry in rows:
             if type(entry) is not str or type(revision) is not int or _checksum_of(entry, revision) != checksum:
                 raise CorruptDataError(f"index {self.path}: episode number {id_} fails its checksum")
-        with collection_paused():
-            entries = json.loads(f"[{','.join([row[3] for row in rows])}]")
-            return [_record(row[0], row[1], values) for row, values in zip(rows, entries, strict=True)]
+        entries = json.loads(f"[{','.join([row[3] for row in rows])}]")
+        return map(_record, rows, entries)
 
     def _names(self, query: str) -> list[str]:
         """First column, as far as it can be read."""
@@ -298,12 +304,12 @@ class Index:
             raise CorruptDataError(f"index {self.path} is damaged: {error}") from error
 
 
-def _record(id_: int, revision: int, values: list[Any]) -> EpisodeRecord:
+def _record(row: tuple[Any, ...], values: list[Any]) -> EpisodeRecord:
     """Made without the slow constructor of a frozen dataclass: there may be a hundred thousand of them."""
     record = EpisodeRecord.__new__(EpisodeRecord)
-    known = record.__dict__
-    known.update(zip(_COLUMNS, values, strict=True))
-    known["total_reward"], known["id"], known["revision"] = float(values[_REWARD_AT]), id_, revision
+    values[_REWARD_AT] = float(values[_REWARD_AT])
+    values += row[:2]
+    record.__dict__.update(zip(_FIELDS, values, strict=True))
     return record
 
 

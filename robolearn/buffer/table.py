@@ -75,7 +75,7 @@ class Runs:
             self._lengths[i] -= count
 
 
-@dataclass
+@dataclass(slots=True)
 class Run:
     """Rows of one episode that follow each other.
 
@@ -139,7 +139,7 @@ class Table:
         count, memory = len(rows), self._memory
         self._make_room(run, run.rows + count, growing)
         at = slice(run.stop, run.stop + count)
-        memory.packed[at] = _packed(memory, rows)
+        _pack(memory, at, rows)
         memory.source[at], memory.policy[at] = rows["source"], rows["policy_version"]
         memory.owner[at], memory.slot[at] = run.number, -1
         run.rows += count
@@ -147,15 +147,15 @@ class Table:
         self._publish(run)
         return at.start
 
-    def append_many(self, arrivals: Sequence[int], counts: Sequence[int], rows: NDArray[Any]) -> list[Run]:
+    def append_many(self, arrivals: NDArray[np.int64], counts: Sequence[int], rows: NDArray[Any]) -> list[Run]:
         """Finished runs for the rows of ``schema.low_row`` of many whole episodes, which lie one after the other."""
         memory, total, first = self._memory, len(rows), self._numbers
-        runs, stop = [], first + len(counts)
+        stop = first + len(counts)
         if stop > len(memory.first):
             raise StoreError(f"{stop} episodes were seen in this session; open the replay again to go on")
         start = self._take(total)
         at = slice(start, start + total)
-        memory.packed[at] = _packed(memory, rows)
+        _pack(memory, at, rows)
         memory.source[at], memory.policy[at], memory.slot[at] = rows["source"], rows["policy_version"], -1
         lengths = np.asarray(counts)
         memory.owner[at] = np.repeat(np.arange(first, stop), lengths)
@@ -164,17 +164,15 @@ class Table:
         while len(self.arrival) < stop:
             self.arrival = np.concatenate([self.arrival, np.zeros_like(self.arrival)])
         self.arrival[first:stop] = arrivals
-        for number, end, count in zip(range(first, stop), ends.tolist(), counts, strict=True):
-            runs.append(Run(number, end - count, count, count))
         self._numbers, self.rows = stop, self.rows + total
         memory.control[Control.EPISODES], memory.control[Control.ROWS] = stop, self._runs.end
-        return runs
+        return list(map(Run, range(first, stop), (ends - lengths).tolist(), counts, counts))
 
     def rewrite(self, run: Run, rows: NDArray[Any]) -> None:
         """Put changed rows in the place of those of a run."""
         at, memory = slice(run.first, run.stop), self._memory
         with memory.changing():
-            memory.packed[at] = _packed(memory, rows)
+            _pack(memory, at, rows)
             memory.source[at], memory.policy[at] = rows["source"], rows["policy_version"]
 
     def retract(self, run: Run, count: int) -> None:
@@ -261,12 +259,11 @@ class Table:
         self._memory.control[Control.ROWS] = self._runs.end
 
 
-def _packed(memory: Memory, rows: NDArray[Any]) -> NDArray[np.uint8]:
-    """(n, row bytes) of ``schema.sample``."""
+def _pack(memory: Memory, at: slice, rows: NDArray[Any]) -> None:
+    """Write rows of ``schema.low_row`` as rows of ``schema.sample``, marked as no demonstrations."""
     schema = memory.schema
-    packed = np.zeros(len(rows), schema.sample)
+    packed = memory.packed[at].view(schema.sample)[:, 0]
     for key in schema.low_dim:
         packed[f"observation/{key}"] = rows[f"observation/{key}"]
     packed["action"], packed["reward"] = rows["action/executed"], rows["reward"]
-    packed["discount"] = rows["kind"] != Kind.TERMINATED
-    return packed.view(np.uint8).reshape(len(rows), -1)
+    packed["discount"], packed["demo"] = rows["kind"] != Kind.TERMINATED, False

@@ -2,10 +2,12 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from buffer_rows import IMAGES, episode, row, uuid_of
+from numpy.typing import NDArray
 
 from robolearn.buffer.index import Index
 from robolearn.buffer.replay import Refresh, Replay
@@ -64,6 +66,22 @@ def test_exact_reads_what_is_not_in_memory(tmp_path: Path, sealed: bool) -> None
         assert metrics["image_rows"] == 25
         assert 0.15 < metrics["image_hit_rate"] < 0.35
         assert replay.metrics()["image_hit_rate"] == 1.0  # nothing was asked for since
+
+
+def test_arrays_of_batches_begin_with_a_cache_line_in_any_memory(tmp_path: Path) -> None:
+    fill(tmp_path, range(1, 4))
+
+    def shifted(shape: tuple[int, ...], dtype: object) -> NDArray[Any]:
+        room = np.zeros(int(np.prod(shape)) + 128, np.uint8)
+        start = -room.ctypes.data % 64 + 16
+        return room[start : start + int(np.prod(shape))].reshape(shape).view(dtype)
+
+    with opened(tmp_path, allocate=shifted) as replay:
+        batch, chunks = replay.sample(8, horizon=2), replay.sample_chunks(8, history=2, chunk=3)
+        check(batch, horizon=2)
+        for array in (batch.observation["camera"], batch.next_observation["camera"], chunks.observation["camera"]):
+            assert array.ctypes.data % 64 == 0
+            assert array.flags.c_contiguous
 
 
 def test_without_a_budget_everything_is_in_memory(tmp_path: Path) -> None:

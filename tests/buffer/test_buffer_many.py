@@ -13,6 +13,7 @@ from buffer_rows import IMAGES, SCHEMA, episode, records, uuid_of
 from buffer_sealed import sealed, write
 
 from robolearn.buffer.files import EpisodeFiles
+from robolearn.buffer.filters import Filter
 from robolearn.buffer.hot import HotTier
 from robolearn.buffer.index import EpisodeRecord, Index, Relabel
 from robolearn.buffer.records import Wanted
@@ -145,9 +146,9 @@ def state(replay: Replay) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("capacity", [None, 60])
+@pytest.mark.parametrize(("capacity", "by_policy"), [(None, True), (60, True), (None, False)])
 def test_taken_in_together_or_one_by_one_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capacity: int | None, by_policy: bool
 ) -> None:
     mixed(tmp_path / "own")
     write(tmp_path / "other", range(20, 26), schema=SCHEMA)
@@ -168,13 +169,33 @@ def test_taken_in_together_or_one_by_one_is_the_same(
             others = [(tmp_path / "other", "success,intervention")]
             with Replay(tmp_path / "own", SCHEMA, others=others, capacity_rows=capacity, seed=0) as replay:
                 replay.view("success")
-                replay.view("policy>=9,source=policy", newest=20)
+                if by_policy:
+                    replay.view("policy>=9,source=policy", newest=20)
                 replay.view("intervention", max_version_lag=8)
                 replay.refresh()
                 states.append(state(replay))
     assert sum(together) > 5
     for name, value in states[0].items():
         assert value == states[1][name], name
+
+
+@pytest.mark.parametrize("text", ["policy>=6", "policy<3", "!policy>4", "policy=4|intervention", "intervention"])
+def test_neighbours_that_differ_by_their_policy_only_are_told_apart(tmp_path: Path, text: str) -> None:
+    truth = [episode(number, 3) for number in range(6)]
+    with Writer(tmp_path, SCHEMA, name="actor", robot="arm", task="peg") as writer:
+        for rows in truth:
+            for t in rows:
+                writer.append(t)
+            writer.end_episode(True)
+    select, steps = Filter.parse(text), [t for rows in truth for t in rows[1:]]
+    versions = np.array([t.policy_version for t in steps])
+    (record, *_) = records(tmp_path)
+    every = dataclasses.replace(record, policy_min=versions.min(), policy_max=versions.max(), interventions=1)
+    passed = select.steps(every, np.array([t.source for t in steps], np.uint8), versions)
+    with Replay(tmp_path, SCHEMA) as replay:
+        view = replay.view(text)
+        replay.refresh()
+        assert replay._hot.memory.policy[view.positions].tolist() == versions[passed].tolist()
 
 
 def test_damage_costs_only_the_episodes_it_is_in(tmp_path: Path) -> None:
