@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -30,7 +31,7 @@ from robolearn.core.types import Source as Who
 DEMO = Filter.parse("demo|intervention")
 ONLINE = Filter.parse("!demo,source!=script")
 _READ_BYTES = 32 << 20
-_ATTEMPTS = 8
+_MOVES = 8  # an episode moves once, into its segment, and again when that is repaired; more is a fault
 
 
 class HotTier:
@@ -87,15 +88,10 @@ class HotTier:
         """Take in what changed; return the number of new rows."""
         new = 0
         for source in self.sources:
-            for attempt in range(_ATTEMPTS):
-                try:
-                    new += self._catch_up(source)
-                    break
-                except MovedError:
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                finally:
-                    self._settle()
+            try:
+                new += self._catch_up(source)
+            finally:
+                self._settle()
         return new
 
     def _catch_up(self, source: Source) -> int:
@@ -141,7 +137,7 @@ class HotTier:
                 new += self._take_in(records[at:stop], source)
             else:
                 stop = at + 1
-                new += self._follow(records[at], source)
+                new += self._follow_wherever(records[at], source)
             at = stop
         return new
 
@@ -166,7 +162,7 @@ class HotTier:
         try:
             rows = source.files.low_dim_many(records)
         except StoreError:
-            return sum(self._follow(record, source) for record in records)
+            return sum(self._follow_wherever(record, source) for record in records)
         many = Many(records, source, rows, self._looked_at())
         runs = self.table.append_many(many.arrivals, many.counts, rows)
         first, allowed = runs[0].first, many.mask(self._allowed)
@@ -186,6 +182,15 @@ class HotTier:
             newest = int(rows["policy_version"].max())
             self.memory.control[Control.NEWEST_VERSION] = max(newest, self._newest_version)
         return len(rows)
+
+    def _follow_wherever(self, record: EpisodeRecord, source: Source) -> int:
+        """As ``_follow``, wherever the episode is moved meanwhile, and when it is pruned."""
+        for _ in range(_MOVES):
+            try:
+                return self._follow(record, source)
+            except MovedError:
+                record = source.episode(record.uuid) or dataclasses.replace(record, state="dropped")
+        return self._follow(record, source)
 
     def _follow(self, record: EpisodeRecord, source: Source) -> int:
         """Bring one episode up to date; return the number of rows read."""

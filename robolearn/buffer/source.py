@@ -38,6 +38,10 @@ class Source:
         revision = index.revision()
         return revision, [] if revision == self.revision else index.changes(self.revision)
 
+    def episode(self, uuid: str) -> EpisodeRecord | None:
+        """What the index says of an episode now."""
+        return self._here()[0].episode(uuid)
+
     def close(self) -> None:
         """Close files; idempotent."""
         here = threading.get_ident()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from buffer_rows import IMAGES, episode
@@ -17,12 +18,19 @@ from robolearn.core.types import Transition
 
 
 def write(
-    root: Path, numbers: range, *, name: str = "actor", schema: Schema = IMAGES, steps: int = 7, log_bytes: int = 4096
+    root: Path,
+    numbers: range,
+    *,
+    name: str = "actor",
+    schema: Schema = IMAGES,
+    steps: int = 7,
+    log_bytes: int = 4096,
+    humans: Sequence[int] = (2,),
 ) -> None:
     """Episodes in logs of a few episodes each."""
     with Writer(root, schema, name=name, robot="arm", task="peg", log_bytes=log_bytes) as w:
         for number in numbers:
-            for t in episode(number, steps, humans=[2], schema=schema):
+            for t in episode(number, steps, humans=humans, schema=schema):
                 w.append(t)
             w.end_episode(number % 2 == 0)
 

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 from buffer_pruned import STEPS, check, intact
 from buffer_rows import IMAGES, episode, records, uuid_of
+from buffer_sealed import sealed
 
 from robolearn.buffer import retain as retain_module
 from robolearn.buffer import seal as seal_module
 from robolearn.buffer.files import EpisodeFiles
-from robolearn.buffer.index import Index
+from robolearn.buffer.index import EpisodeRecord, Index
 from robolearn.buffer.recover import recover
+from robolearn.buffer.replay import Replay
 from robolearn.buffer.retain import Pruned, prune
 from robolearn.buffer.seal import seal
 from robolearn.buffer.store import StorePaths
@@ -152,6 +154,27 @@ def kill_pruners(tmp_path: Path, kills: int, seed: int) -> int:
 
 def test_killed_pruners_lose_nothing_pinned(tmp_path: Path) -> None:
     assert kill_pruners(tmp_path, 6, seed=1) > 0
+
+
+def test_a_reader_takes_in_the_rest_while_one_segment_after_another_is_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, gone, real = tmp_path / "buffer", 10, EpisodeFiles.low_dim
+    monkeypatch.setattr(seal_module, "MAX_BYTES", 1)
+    sealed(root, range(1, gone + 6), log_bytes=1, humans=())
+    oldest = [r.uuid for r in records(root)][:gone]
+
+    def pruned_first(self: EpisodeFiles, record: EpisodeRecord, *where: int) -> object:
+        if record.uuid in oldest:
+            prune(root, older_than_s=0.0, unix_ns=lambda: record.unix_ns + 1000)
+        return real(self, record, *where)
+
+    monkeypatch.setattr(EpisodeFiles, "low_dim", pruned_first)
+    with Replay(root, IMAGES) as replay:
+        replay.refresh()
+        assert (replay.episodes, replay.transitions) == (5, 5 * 7)
+        assert all(len(replay.episode(uuid_of(number)).reward) == 7 for number in range(gone + 1, gone + 6))
+    assert dropped(root) == gone
 
 
 @pytest.mark.slow
