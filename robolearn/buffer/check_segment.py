@@ -10,7 +10,9 @@ import numpy as np
 
 from robolearn.buffer.index import EpisodeRecord, SegmentRecord
 from robolearn.buffer.layout import ArrayLayout, group_metadata, groups
+from robolearn.buffer.log import read_error
 from robolearn.buffer.segment import METADATA, SegmentReader
+from robolearn.buffer.store import StorePaths
 from robolearn.buffer.versions import Versions
 from robolearn.core.errors import CorruptDataError, StoreError
 
@@ -22,6 +24,7 @@ class SegmentCheck:
 
     Attributes:
         problems: one line each.
+        unreadable: errors that say nothing of the data (no permission, no file handle, ...).
         sound: uuid -> rows of the episodes whose every byte checks out.
 
     Args:
@@ -37,17 +40,18 @@ class SegmentCheck:
         known: tuple[SegmentRecord, Sequence[EpisodeRecord]] | None,
     ) -> None:
         self.problems: list[str] = []
+        self.unreadable: list[StoreError] = []
         self.sound: dict[str, int] = {}
         self._path = path
         try:
             reader = SegmentReader(path, versions)
         except StoreError as error:
-            self.problems.append(str(error))
+            self._note(error)
             return
         try:
             self._check(reader, known)
         except OSError as error:
-            self.problems.append(f"segment {path.name}: {error}")
+            self._note(read_error(f"segment {path.name}", error))
         finally:
             reader.close()
 
@@ -106,7 +110,7 @@ class SegmentCheck:
             try:
                 reader.values(array, first, count)
             except StoreError as error:
-                self.problems.append(str(error))
+                self._note(error)
                 bad[first : first + count] = True
 
     def _images(self, reader: SegmentReader, key: str, bad: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
@@ -140,9 +144,14 @@ class SegmentCheck:
             for first, stop in _steps(0, record.rows, reader.schema.low_row.itemsize):
                 reader.low(record, first, stop - first)
         except StoreError as error:
-            self.problems.append(str(error))
+            self._note(error)
             return False
         return True
+
+    def _note(self, error: StoreError) -> None:
+        self.problems.append(str(error))
+        if not isinstance(error, CorruptDataError):
+            self.unreadable.append(error)
 
     def _tell(self, what: str) -> None:
         self.problems.append(f"segment {self._path.name}: {what}")
@@ -156,6 +165,14 @@ def listed_in(path: Path) -> list[str]:
         return []
     reader.close()
     return [e.uuid for e in reader.episodes]
+
+
+def has_rows(paths: StorePaths, record: EpisodeRecord) -> bool:
+    """Whether there is something where the index says that the rows of an episode lie."""
+    if record.segment:
+        return (paths.segments / record.segment).is_dir()
+    log = paths.logs / record.log
+    return bool(record.log) and log.is_file() and log.stat().st_size > record.offset
 
 
 def lacking(path: Path, episodes: Sequence[EpisodeRecord]) -> list[str]:

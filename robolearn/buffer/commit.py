@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +128,11 @@ class Committer:
                 self._running = None
             self.blocked_ns += self._since(started)
         return commit, None
+
+    def settle(self) -> None:
+        """Wait for the background commit, whatever becomes of it; ``finish`` tells."""
+        if self._running is not None:
+            wait([self._running[1]])
 
     def run(self, commit: Commit) -> None:
         """Apply and wait for it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,9 @@ class _Place(Protocol):
 
 
 class EpisodeFiles:
-    """Reads rows of episodes, checked, with later corrections, as rows of the newest schema. Use from one thread.
+    """Reads rows of episodes, checked, with later corrections, as rows of the newest schema.
+
+    Use from one thread, and not after a fork: a connection to the index does not survive that.
 
     Args:
         paths: the buffer.
@@ -62,6 +65,7 @@ class EpisodeFiles:
         self._versions = read_versions(paths.root)
         self.schema = self._versions.newest
         self._open: OrderedDict[Path, _Place] = OrderedDict()
+        self._pid = os.getpid()
 
     def low_dim(self, record: EpisodeRecord, first: int = 0, count: int | None = None) -> NDArray[Any]:
         """(count,) rows of dtype ``schema.low_row`` from row ``first`` of an episode; to its end for None.
@@ -174,6 +178,11 @@ class EpisodeFiles:
     @contextmanager
     def _place(self, *records: EpisodeRecord) -> Iterator[_Place]:
         """The open log or segment of episodes that lie together; tells damage from a move."""
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"these files were opened by process {self._pid} and came here (process {os.getpid()}) by a fork; open "
+                "the buffer here"
+            )
         path = self._path(records[0])
         try:
             yield self._opened(path, sealed=bool(records[0].segment))

@@ -78,6 +78,13 @@ def storage_error(what: str, error: OSError) -> StoreError:
     return StoreError(f"{what}: {error.strerror or error}" + (f"; {hint}" if hint else ""))
 
 
+def read_error(what: str, error: OSError) -> StoreError:
+    """As ``storage_error``; what is not there, or the disk cannot give back, is damage."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.EBADMSG, errno.EUCLEAN):
+        return CorruptDataError(f"{what}: {error.strerror}")
+    return storage_error(what, error)
+
+
 def new_frame(type_: FrameType, payload_bytes: int) -> bytearray:
     """A frame with a payload of zeros, to be filled and then sealed."""
     frame = bytearray(HEAD.size + payload_bytes)
@@ -239,6 +246,7 @@ class LogReader:
 
     Raises:
         CorruptDataError: the file is missing, or not a log of this schema.
+        StoreError: it cannot be read.
     """
 
     def __init__(self, path: Path, schema: Schema) -> None:
@@ -250,7 +258,7 @@ class LogReader:
         except FileNotFoundError as error:
             raise CorruptDataError(f"log {path} is in the index but not on disk") from error
         except OSError as error:
-            raise storage_error(f"cannot read log {path}", error) from error
+            raise read_error(f"cannot read log {path}", error) from error
         try:
             self._check_header()
         except BaseException:
@@ -262,9 +270,10 @@ class LogReader:
 
         Raises:
             CorruptDataError: a checksum, the episode or the row numbers do not fit.
+            StoreError: they cannot be read.
         """
         start = offset + first * self.stride
-        data = _pread(self._fd, count * self.stride, start)
+        data = self._pread(count * self.stride, start)
         view, sound = memoryview(data), 0
         for frame in scan(view):
             if frame.type is not FrameType.ROW or frame.end - frame.start != self.stride:
@@ -286,7 +295,7 @@ class LogReader:
         os.close(self._fd)
 
     def _check_header(self) -> None:
-        frame = next(scan(memoryview(_pread(self._fd, 4096, 0))), None)
+        frame = next(scan(memoryview(self._pread(4096, 0))), None)
         if frame is None or frame.type is not FrameType.HEADER:
             raise CorruptDataError(f"{self.path} does not start like a log")
         header = frame.json()
@@ -294,6 +303,12 @@ class LogReader:
             raise CorruptDataError(
                 f"{self.path} was written under schema {header.get('schema')}, expected {self._schema.fingerprint}"
             )
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        try:
+            return _pread(self._fd, count, offset)
+        except OSError as error:
+            raise read_error(f"cannot read log {self.path}", error) from error
 
 
 def mapped(path: Path) -> memoryview:
@@ -310,7 +325,7 @@ def mapped(path: Path) -> memoryview:
     except FileNotFoundError as error:
         raise CorruptDataError(f"log {path} is in the index but not on disk") from error
     except OSError as error:
-        raise storage_error(f"cannot read log {path}", error) from error
+        raise read_error(f"cannot read log {path}", error) from error
 
 
 def _pread(fd: int, count: int, offset: int) -> bytes:

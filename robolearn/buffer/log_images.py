@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robolearn.buffer.log import HEAD, FrameType, LogReader, checksum, new_frame, storage_error
+from robolearn.buffer.log import HEAD, FrameType, LogReader, checksum, new_frame, read_error
 from robolearn.buffer.records import EpisodeRecord
 from robolearn.buffer.schema import Schema
 from robolearn.core.errors import CorruptDataError
@@ -44,7 +44,7 @@ class ImageLog(LogReader):
         try:
             read = os.preadv(self._fd, [part.data for part in parts if part.nbytes], start)
         except OSError as error:
-            raise storage_error(f"cannot read log {self.path}", error) from error
+            raise read_error(f"cannot read log {self.path}", error) from error
         front = self._front.tobytes()
         crc = checksum(np.frombuffer(front, np.uint8)[:_CHECKED])
         crc = checksum(np.frombuffer(front, np.uint8)[HEAD.size :], crc)

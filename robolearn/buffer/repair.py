@@ -24,7 +24,7 @@ from robolearn.buffer.segment import SegmentReader, segment_attributes, write_se
 from robolearn.buffer.store import StorePaths, locked, read_versions
 from robolearn.buffer.verify import LogCheck, Seen, look, unknown_segments
 from robolearn.buffer.versions import Versions
-from robolearn.core.errors import StoreError
+from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.files import fsync_dir, write_atomic
 
 _READ_BYTES = 8 << 20
@@ -35,12 +35,13 @@ _NO_DAMAGE = ("unable to open", "locked", "readonly", "disk I/O", "is full", "pe
 def repair(root: Path) -> list[str]:
     """Make a damaged buffer sound again; return what was done, one line each; [] if there was nothing to do.
 
-    Damaged episodes become ``dropped``, with the reason as their tag. A damaged index is made again from segments and
-    logs. The sound episodes of damaged logs and segments move into new segments. Nothing is deleted: files that were
-    damaged are kept in the folder ``damaged`` of the buffer.
+    Damaged episodes become ``dropped``, with the reason as their tag; what only cannot be read now (no permission, no
+    file handle) is no damage. A damaged index is made again from segments and logs. The sound episodes of damaged logs
+    and segments move into new segments. Nothing is deleted: files that were damaged are kept in the folder ``damaged``
+    of the buffer.
 
     Raises:
-        StoreError: somebody is writing, or the disk does not take it. Call again.
+        StoreError: somebody is writing, a file cannot be read, or the disk does not take it. Call again.
         CorruptDataError: the schema is damaged; take ``schema.json`` from a copy or another buffer of the same schema.
     """
     paths, versions = StorePaths(Path(root)), read_versions(root)
@@ -140,6 +141,7 @@ class _Repair:
         check = LogCheck(self.paths, self.versions, sound)
         known = seen.logs.get(name)
         check.log(name, seen.by_log.get(name, []), known)
+        _raise_first(check.unreadable)
         if not check.problems or known is None:
             return
         self.told += check.problems
@@ -165,12 +167,15 @@ class _Repair:
         """Move what is sound in a damaged segment to a new one."""
         path = self.paths.segments / known.name
         check = SegmentCheck(path, self.versions, (known, episodes))
+        _raise_first(check.unreadable)
         if not check.problems:
             return
         self.told += check.problems
         new, kept = self._rewritten(path, known, episodes)
         places = {r.uuid: r for r in kept}
         reason = f"repair: damaged in segment {known.name}"
+        if path.exists():  # before the index lets it go: what it has let go may be removed at any time
+            shutil.copytree(path, self._place_for(path), copy_function=_link)
         with index.transaction(durable=True) as revision:
             if new is not None:
                 index.put_segment(new)
@@ -186,8 +191,7 @@ class _Repair:
                         self.told.append(f"episode {record.uuid}: dropped, damaged in segment {known.name}")
                 index.move_episode(moved, revision)
             index.put_segment(dataclasses.replace(known, state="dropped"))
-        if path.exists():
-            os.replace(path, self._place_for(path))
+        remove_leftovers(self.paths, index)
 
     def _rewritten(
         self, path: Path, known: SegmentRecord, episodes: list[EpisodeRecord]
@@ -227,7 +231,7 @@ class _Repair:
         for way in ways:
             try:
                 yield SegmentReader(path, self.versions, attributes=way)
-            except StoreError:
+            except CorruptDataError:
                 continue
 
     def _keep(self, path: Path) -> None:
@@ -237,6 +241,19 @@ class _Repair:
     def _place_for(self, path: Path) -> Path:
         self.aside.mkdir(exist_ok=True)
         return self.aside / _free_name(self.aside, path.name)
+
+
+def _link(source: str, target: str) -> None:
+    """Another name for the same file, which takes no space; a copy where a file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _raise_first(errors: list[StoreError]) -> None:
+    if errors:
+        raise errors[0]
 
 
 def _free_name(folder: Path, name: str) -> str:
@@ -250,7 +267,7 @@ def _is_sound(reader: SegmentReader, record: EpisodeRecord) -> bool:
     try:
         for _ in _parts(reader, record):
             pass
-    except StoreError:
+    except CorruptDataError:
         return False
     return True
 

@@ -17,9 +17,10 @@ from robolearn.buffer.filters import Filter
 from robolearn.buffer.index import EpisodeRecord, Index, SegmentRecord
 from robolearn.buffer.log import storage_error
 from robolearn.buffer.seal import remove_leftovers
-from robolearn.buffer.segment import remove_segment
+from robolearn.buffer.segment import lock_alone, opened, remove_unused
 from robolearn.buffer.selecting import every_step
 from robolearn.buffer.store import StorePaths, locked, read_schema
+from robolearn.buffer.transfer import WRITER as COPIED
 from robolearn.core.errors import CorruptDataError, StoreError
 
 KEEP = "keep"
@@ -101,10 +102,11 @@ def prune(
 ) -> Pruned:
     """Drop whole segments, oldest first. Others may write, read and sample meanwhile.
 
-    A segment stays if one of its episodes is a demonstration, has a step that a human executed or the word ``keep`` in
-    its tag, and while a reader has it open. Logs stay too: seal first. Dropped episodes remain in the index, without
-    rows, so that a later merge does not bring them back. A crash at any moment leaves an episode whole or dropped;
-    files it leaves are removed by the next call.
+    An episode counts as no older than those that arrived before it, whatever the clock said; copies have the time of
+    their original. A segment stays if one of its episodes is a demonstration, has a step that a human executed or the
+    word ``keep`` in its tag, and while a reader has it open. Logs stay too: seal first. Dropped episodes remain in the
+    index, without rows, so that a later merge does not bring them back. A crash at any moment leaves an episode whole
+    or dropped; files it leaves are removed by the next call, or by ``seal``.
 
     Args:
         root: directory of the buffer.
@@ -169,8 +171,10 @@ class _Pruner:
         before = disk_use(self.paths)
         done = Pruned(before, before.total, self.max_bytes, self.dry_run, waiting=waiting)
         size = before.total - sum(_tree(self.paths.segments / name) for name in waiting)
+        if self.max_bytes is not None and size <= self.max_bytes:
+            return done
         with EpisodeFiles(self.paths, self.index, handles=1) as files:
-            for newest, segment in self._by_age():
+            for newest, _, segment in self._by_age():
                 if (self.max_bytes is not None and size <= self.max_bytes) or newest >= self.before_ns:
                     break
                 why = self._why_not(segment, files)
@@ -187,18 +191,17 @@ class _Pruner:
     def _finish_dropped(self) -> list[str]:
         """Remove files of segments that are dropped already; names of those that are still being read."""
         remove_leftovers(self.paths, self.index)
-        waiting = []
-        for name, known in self.index.segments().items():
-            if known.state == "dropped" and (self.paths.segments / name).is_dir():
-                with _opened(self.paths.segments / name) as folder:
-                    if not _removed(self.paths.segments / name, folder):
-                        waiting.append(name)
-        return waiting
+        dropped = (name for name, known in self.index.segments().items() if known.state == "dropped")
+        return [name for name in dropped if (self.paths.segments / name).is_dir()]
 
-    def _by_age(self) -> list[tuple[int, SegmentRecord]]:
-        """When the newest episode of each live segment began [ns], and the segment; oldest first."""
-        live = [s for s in self.index.segments().values() if s.state == "live"]
-        return sorted(((_newest(self.index.of_segment(s.name)), s) for s in live), key=lambda a: (a[0], a[1].name))
+    def _by_age(self) -> list[tuple[int, int, SegmentRecord]]:
+        """When the newest episode of each live segment began [ns], its number, and the segment; oldest first."""
+        newest = {s.name: (0, 0, s) for s in self.index.segments().values() if s.state == "live"}
+        for began, record in _dated(self.index.changes()):
+            if record.segment in newest and record.state != "dropped":
+                before = newest[record.segment]
+                newest[record.segment] = max((began, record.id, before[2]), before, key=lambda a: a[:2])
+        return sorted(newest.values(), key=lambda a: (a[0], a[1], a[2].name))
 
     def _why_not(self, segment: SegmentRecord, files: EpisodeFiles) -> str:
         """Why a segment may not go; empty if it may."""
@@ -216,16 +219,16 @@ class _Pruner:
         """Drop one segment; why it could not be done, or empty."""
         path = self.paths.segments / segment.name
         try:
-            with _opened(path) as folder:
-                if not _locked(folder):
+            with opened(path) as folder:
+                if not lock_alone(folder):
                     return "a reader has it open"
                 fcntl.flock(folder, fcntl.LOCK_SH)  # until the index says so, readers may come in
                 dropped = self._marked(segment)
                 if dropped is None:
                     return "was edited meanwhile"
                 done.dropped.append(dropped)
-                if not self.dry_run and not _removed(path, folder):
-                    done.waiting.append(segment.name)
+            if not self.dry_run and not remove_unused(path):
+                done.waiting.append(segment.name)
         except FileNotFoundError:
             return "its files are missing: repair the buffer"
         return ""
@@ -250,8 +253,16 @@ def _dropped(segment: SegmentRecord, episodes: Sequence[EpisodeRecord]) -> Dropp
     return Dropped(segment.name, segment.bytes, len(live), sum(r.transitions for r in live))
 
 
-def _newest(episodes: Sequence[EpisodeRecord]) -> int:
-    return max((r.unix_ns for r in episodes if r.state != "dropped"), default=0)
+def _dated(records: Sequence[EpisodeRecord]) -> Iterator[tuple[int, EpisodeRecord]]:
+    """When episodes began [ns], in order of arrival. A clock that was set back makes none older than those before it.
+
+    Copies keep the time of their original, whenever they were made.
+    """
+    latest = 0
+    for record in records:
+        if record.writer != COPIED:
+            latest = max(latest, record.unix_ns)
+        yield (record.unix_ns if record.writer == COPIED else latest), record
 
 
 @contextmanager
@@ -268,32 +279,6 @@ def _alone(paths: StorePaths, patience_s: float) -> Iterator[None]:
                     raise
                 time.sleep(_POLL_S)
         yield
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _locked(folder: int) -> bool:
-    """Take the lock that no reader shares; False while one has the segment open."""
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _removed(path: Path, folder: int) -> bool:
-    """Remove the files of a dropped segment; False while a reader has it open."""
-    if not _locked(folder):
-        return False
-    remove_segment(path)
-    return True
 
 
 def _tree(folder: Path) -> int:

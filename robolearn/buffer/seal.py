@@ -14,11 +14,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from robolearn.buffer.check_segment import listed_in
+from robolearn.buffer.check_segment import has_rows, listed_in
 from robolearn.buffer.files import LogRows, fingerprint_of
 from robolearn.buffer.index import EpisodeRecord, Index, LogRecord, SegmentRecord
 from robolearn.buffer.log import storage_error
-from robolearn.buffer.segment import remove_segment, write_segment
+from robolearn.buffer.segment import remove_segment, remove_unused, write_segment
 from robolearn.buffer.store import StorePaths, locked, read_versions
 from robolearn.buffer.versions import Versions
 from robolearn.core.errors import CorruptDataError, StoreError
@@ -64,15 +64,20 @@ def seal(root: Path, *, min_bytes: int = MIN_BYTES, everything: bool = False) ->
 
 
 def remove_leftovers(paths: StorePaths, index: Index) -> None:
-    """Remove what a crash left of sealing: unfinished segments, and logs that were sealed. Hold ``seal_lock``."""
+    """Remove what a crash left: unfinished segments, dropped ones that nobody reads, and logs that were sealed.
+
+    Hold ``seal_lock``.
+    """
     known = index.segments()
     for folder in list(paths.segments.iterdir()):
         if folder.suffix == ".tmp":
             shutil.rmtree(folder)
         elif folder.name not in known:
-            listed = listed_in(folder)
-            if listed and all(index.episode(uuid) is not None for uuid in listed):  # else it is no leftover: repair
+            listed = [index.episode(uuid) for uuid in listed_in(folder)]
+            if listed and all(r is not None and has_rows(paths, r) for r in listed):  # else it is no leftover: repair
                 remove_segment(folder)
+        elif known[folder.name].state == "dropped":
+            remove_unused(folder)
     for log in index.logs().values():
         if log.closed and log.length == 0:
             _remove_log(paths, log)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robolearn.buffer.layout import CRC_BYTES, ArrayLayout, crc_name, crc_of, encoded, group_metadata, groups, layouts
-from robolearn.buffer.log import checksum, storage_error
+from robolearn.buffer.log import checksum, read_error, storage_error
 from robolearn.buffer.records import EpisodeRecord, Images, Wanted
 from robolearn.buffer.schema import FORMAT, Schema
 from robolearn.buffer.versions import Versions
@@ -29,6 +30,7 @@ METADATA = "zarr.json"
 _EPISODES = b',"episodes":['  # a list of this name is nowhere else, and comes last
 _READ_BYTES = 256 << 10  # read at once, so that a processor's cache still holds it when it is checked
 _MOST_PARTS = 256
+_PATIENCE_S, _POLL_S = 0.5, 0.005  # for who looks whether a segment is in use
 _LEFT_OUT = ("id", "revision", "log", "offset", "segment")
 
 
@@ -83,6 +85,34 @@ def remove_segment(folder: Path) -> None:
     os.rename(folder, tmp)
     fsync_dir(folder.parent)
     shutil.rmtree(tmp)
+
+
+def remove_unused(folder: Path) -> bool:
+    """Remove a segment that the index has let go, if nobody reads it any more; whether that was so."""
+    with opened(folder) as fd:
+        if not lock_alone(fd):
+            return False
+        remove_segment(folder)
+    return True
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """The folder of a segment, to be locked."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def lock_alone(folder: int) -> bool:
+    """Take the lock that no reader shares; False while one has the segment open."""
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write_arrays(folder: Path, arrays: list[ArrayLayout], parts: Iterable[NDArray[Any]]) -> int:
@@ -192,12 +222,12 @@ class SegmentReader:
             self._folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with self._explained():
-                fcntl.flock(self._folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                self._hold()
             if attributes is None:
                 with self._explained(), open(self._open(METADATA), "rb") as file:
                     self._plain = _checked_attributes(path, file.read())
-                head, _, episodes = self._plain.partition(_EPISODES)  # of which there may be very many
-                attributes = json.loads(head + b"}" if episodes else head)
+                stop = self._plain.find(_EPISODES)  # of which there may be very many
+                attributes = json.loads(self._plain if stop < 0 else self._plain[:stop] + b"}")
             else:
                 self.attributes = attributes
             if attributes["format"] != FORMAT:
@@ -329,6 +359,17 @@ class SegmentReader:
             os.close(self._folder)
             self._folder = -1
 
+    def _hold(self) -> None:
+        """Share the lock. Who asks whether the segment is in use has it alone for a moment."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return fcntl.flock(self._folder, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_POLL_S)
+
     def _fill(self, rows: NDArray[Any], first: int, arrays: list[ArrayLayout]) -> None:
         if first < 0 or first + len(rows) > self.rows:
             raise CorruptDataError(
@@ -367,7 +408,7 @@ class SegmentReader:
         except EOFError as error:
             raise CorruptDataError(f"segment {self.path}: a file is too short") from error
         except OSError as error:
-            raise storage_error(f"cannot read segment {self.path}", error) from error
+            raise read_error(f"cannot read segment {self.path}", error) from error
 
 
 def segment_attributes(
@@ -393,7 +434,7 @@ def _checked_attributes(path: Path, data: bytes) -> bytes:
     before, after = group_metadata({"robolearn": None}).split(b"null")
     end = len(data) - len(after) - len(_checksum_end(b""))
     plain = data[len(before) : end] + b"}"
-    if data != before + plain[:-1] + _checksum_end(plain) + after:
+    if end < len(before) or not (data.startswith(before) and data.endswith(_checksum_end(plain) + after)):
         raise CorruptDataError(f"{path / METADATA} fails its checksum")
     return plain
 

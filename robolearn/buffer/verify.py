@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robolearn.buffer.check_segment import SegmentCheck, listed_in
+from robolearn.buffer.check_segment import SegmentCheck, has_rows, listed_in
 from robolearn.buffer.files import fingerprint_of
 from robolearn.buffer.index import EpisodeRecord, Index, LogRecord, SegmentRecord
 from robolearn.buffer.log import FrameType, LogReader, mapped, scan
 from robolearn.buffer.store import StorePaths, read_versions
 from robolearn.buffer.versions import Versions
-from robolearn.core.errors import StoreError
+from robolearn.core.errors import CorruptDataError, StoreError
 
 _READ_BYTES = 32 << 20
 
@@ -53,7 +53,9 @@ def verify(root: Path) -> Report:
         check = _Check(paths, read_versions(root), problems)
         seen = look(paths, problems)
         check.all(seen)
-        problems += unknown_segments(paths, look(paths, []))
+        if unknown := unknown_segments(paths, look(paths, [])):
+            later = unknown_segments(paths, look(paths, []))  # not what was sealed between looking at index and files
+            problems += (p for p in unknown if p in later)
     except StoreError as error:
         return Report([*problems, str(error)], 0, 0)
     return Report(problems, len(check.sound), sum(check.sound.values()))
@@ -67,7 +69,7 @@ class Seen:
     segments: dict[str, SegmentRecord]
     by_log: dict[str, list[EpisodeRecord]] = field(default_factory=lambda: defaultdict(list))
     by_segment: dict[str, list[EpisodeRecord]] = field(default_factory=lambda: defaultdict(list))
-    gone: set[str] = field(default_factory=set)  # dropped, rows removed
+    gone: list[EpisodeRecord] = field(default_factory=list)  # dropped, rows removed
 
 
 def look(paths: StorePaths, problems: list[str]) -> Seen:
@@ -88,7 +90,7 @@ def look(paths: StorePaths, problems: list[str]) -> Seen:
         elif record.log:
             seen.by_log[record.log].append(record)
         elif record.state == "dropped":
-            seen.gone.add(record.uuid)
+            seen.gone.append(record)
         else:
             problems.append(f"index {paths.index}: episode {record.uuid} lies nowhere")
         if record.revision > revision:
@@ -103,12 +105,18 @@ def look(paths: StorePaths, problems: list[str]) -> Seen:
 
 
 def unknown_segments(paths: StorePaths, seen: Seen) -> list[str]:
-    """Segments the index does not know, with episodes it does not know. What a crash leaves has none of those."""
-    known = {r.uuid for by in (seen.by_log, seen.by_segment) for records in by.values() for r in records} | seen.gone
+    """Segments the index does not know, with rows that are nowhere else. What a crash leaves has none of those."""
+    known = {r.uuid: r for by in (seen.by_log, seen.by_segment) for records in by.values() for r in records}
+    known |= {r.uuid: r for r in seen.gone}
     problems = []
     for folder in paths.segments.iterdir() if paths.segments.is_dir() else ():
-        if folder.suffix != ".tmp" and folder.name not in seen.segments and not set(listed_in(folder)) <= known:
+        if folder.suffix == ".tmp" or folder.name in seen.segments:
+            continue
+        listed = set(listed_in(folder))
+        if not listed <= known.keys():
             problems.append(f"segment {folder.name} is not in the index, and has episodes that are not either")
+        elif not all(has_rows(paths, known[uuid]) for uuid in listed):
+            problems.append(f"segment {folder.name} is not in the index, which has its episodes where they are no more")
     return problems
 
 
@@ -181,6 +189,7 @@ class LogCheck:
     versions: Versions
     sound: dict[str, int]
     problems: list[str] = field(default_factory=list)
+    unreadable: list[StoreError] = field(default_factory=list)  # errors that say nothing of the data
 
     def log(self, name: str, episodes: list[EpisodeRecord], known: LogRecord | None) -> None:
         """Check one log against what the index says of it."""
@@ -199,7 +208,7 @@ class LogCheck:
                 reader.close()
             self._frames(name, episodes, bad, 0 if known is None else known.length)
         except StoreError as error:
-            self.problems.append(str(error))
+            self._note(error)
 
     def _extent(self, reader: LogReader, record: EpisodeRecord) -> bool:
         if record.state == "dropped":
@@ -209,10 +218,15 @@ class LogCheck:
             for first in range(0, record.rows, step):
                 reader.rows(record.offset, first, min(step, record.rows - first), record.uuid)
         except StoreError as error:
-            self.problems.append(str(error))
+            self._note(error)
             return False
         self.sound[record.uuid] = record.rows
         return True
+
+    def _note(self, error: StoreError) -> None:
+        self.problems.append(str(error))
+        if not isinstance(error, CorruptDataError):
+            self.unreadable.append(error)
 
     def _frames(self, name: str, episodes: list[EpisodeRecord], bad: set[str], length: int) -> None:
         """Every byte up to ``length`` must be in a sound frame, every ended episode in the index."""

@@ -399,9 +399,16 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 _FORKED: list[Writer] = []
 
 
+def _before_fork() -> None:
+    """Within a commit locks of SQLite are held, which a child that opens a buffer would wait for without end."""
+    for writer in list(_WRITERS):
+        if writer._pid == os.getpid():
+            writer._committer.settle()
+
+
 def _after_fork() -> None:
     for writer in list(_WRITERS):
         writer._let_go()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -208,7 +208,7 @@ class _Died(BaseException):
     pass
 
 
-@pytest.mark.parametrize("moment", ["_removed", "rename", "fsync_dir", "rmtree", "partly"])
+@pytest.mark.parametrize("moment", ["remove_unused", "rename", "fsync_dir", "rmtree", "partly"])
 def test_a_crash_at_any_stage_leaves_every_episode_whole_or_dropped(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -220,7 +220,7 @@ def test_a_crash_at_any_stage_leaves_every_episode_whole_or_dropped(
         (path / "zarr.json").unlink()
         die()
 
-    place: object = {"_removed": retain_module, "rename": os, "fsync_dir": segment_module}.get(moment, shutil)
+    place: object = {"remove_unused": retain_module, "rename": os, "fsync_dir": segment_module}.get(moment, shutil)
     act: Callable[..., None] = partly if moment == "partly" else die
     monkeypatch.setattr(place, "rmtree" if moment == "partly" else moment, act)
     with pytest.raises(_Died):
