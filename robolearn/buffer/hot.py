@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -50,19 +51,23 @@ class HotTier:
         seed: int,
     ) -> None:
         self.schema, self._capacity = schema, capacity_rows
-        self.sources = [Source(open_store(root, schema), 0, None)]
-        for number, (path, text) in enumerate(others, 1):
-            self.sources.append(_other(Path(path), schema, number, Filter.parse(text)))
-        self.arena = Arena()
-        self.memory = Memory.reserve(schema, self.arena)
-        self.table = Table(self.memory, self._moved)
-        self.tier = ImageTier(
-            self.memory, self.arena, self.read_images, budget=ram_bytes, mode=mode, refresh=refresh, seed=seed
-        )
         self.episodes: dict[str, Resident] = {}
         self._of_run: dict[int, tuple[Resident, Run]] = {}
         self.views: list[View] = []
-        self.demo, self.online = self.view(DEMO), self.view(ONLINE)
+        self.sources: list[Source] = []
+        self.arena = Arena()
+        with ExitStack() as stack:
+            stack.callback(self._abandon)
+            self.sources.append(Source(open_store(root, schema), 0, None))
+            for number, (path, text) in enumerate(others, 1):
+                self.sources.append(_other(Path(path), schema, number, Filter.parse(text)))
+            self.memory = Memory.reserve(schema, self.arena)
+            self.table = Table(self.memory, self._moved)
+            self.tier = ImageTier(
+                self.memory, self.arena, self.read_images, budget=ram_bytes, mode=mode, refresh=refresh, seed=seed
+            )
+            self.demo, self.online = self.view(DEMO), self.view(ONLINE)
+            stack.pop_all()
         self.executed = np.zeros(SOURCES, np.int64)
         self.closed = False
         self.left_online = 0  # online steps whose episode left memory
@@ -124,9 +129,17 @@ class HotTier:
             return
         self.closed = True
         self.memory.control[Control.CLOSED] = 1
+        self._let_go()
+
+    def _let_go(self) -> None:
         for source in self.sources:
             source.close()
         self.arena.close()
+
+    def _abandon(self) -> None:
+        """Let go of all files at once: parts that refer to each other would keep some until they are collected."""
+        self._let_go()
+        vars(self).clear()
 
     def _follow_all(self, records: Sequence[EpisodeRecord], source: Source) -> int:
         """Bring episodes up to date, many new ones at a time; return the number of rows read."""

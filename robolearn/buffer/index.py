@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robolearn.buffer.bulk import collection_paused
+from robolearn.buffer.log import storage_error
 from robolearn.buffer.records import EpisodeRecord, LogRecord, Relabel, SegmentRecord, State
 from robolearn.core.errors import CorruptDataError, StoreError
 
@@ -47,6 +50,9 @@ _RELABEL_DTYPES = {"reward": "<f8", "source": "u1"}
 _COLUMNS = tuple(f.name for f in dataclasses.fields(EpisodeRecord) if f.name not in ("id", "revision"))
 _FIELDS = (*_COLUMNS, "id", "revision")
 _REWARD_AT = _COLUMNS.index("total_reward")
+_NO_SPACE = 1 << 20  # where less is free, SQLite's files may not fit
+_HANDLES = 4  # of SQLite at once: database, journal, shared memory, directory
+_BUSY_MS = 200  # a checkpoint keeps writers waiting while it waits for readers
 _AT_ONCE = 256  # entries that are read before they are parsed, while a processor's cache still holds them
 _SELECT = "SELECT id, revision, checksum, entry FROM episodes"
 _INSERT = (
@@ -60,7 +66,7 @@ _TABLES = _TABLES.replace(
 
 
 class Index:
-    """A connection to the index. Use from one thread; open after a fork, never before.
+    """A connection to the index. Use from one thread, and not after a fork: locks do not come along.
 
     Args:
         path: the database.
@@ -73,6 +79,7 @@ class Index:
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path = path
+        self._pid, self._edited = os.getpid(), False
         with self._explained("open"):
             self._db = _connect(path, writable)
 
@@ -88,7 +95,7 @@ class Index:
             finally:
                 db.close()
         except sqlite3.Error as error:
-            raise StoreError(f"cannot make index {path}: {error}") from error
+            raise _refused(f"cannot make index {path}", path, error) from error
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[int]:
@@ -115,7 +122,8 @@ class Index:
             try:
                 yield
             finally:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # some errors end it
+                    self._db.execute("ROLLBACK")
 
     def put_episode(self, record: EpisodeRecord, revision: int) -> None:
         """Insert or replace (by uuid); within a transaction. An episode that is sealed stays where it is."""
@@ -149,6 +157,7 @@ class Index:
         row = (relabel.uuid, relabel.field, int(relabel.first), values)
         query = 'INSERT INTO relabels (uuid, field, first, "values", checksum) VALUES (?, ?, ?, ?, ?)'
         self._db.execute(query, (*row, _checksum(row)))
+        self._edited = True
 
     def revision(self) -> int:
         """Number of the last change; a reader that has seen it is up to date."""
@@ -197,14 +206,18 @@ class Index:
         return [Relabel(r[0], r[1], r[2], np.frombuffer(r[3], _RELABEL_DTYPES[r[1]])) for r in rows]
 
     def salvage(self) -> tuple[list[EpisodeRecord], list[Relabel]]:
-        """What can still be read of a damaged index, entry by entry: episodes and corrections that are sound."""
+        """What can still be read of a damaged index, entry by entry: episodes and corrections that are sound.
+
+        Raises:
+            StoreError: it cannot be read for another reason than damage.
+        """
         episodes: list[EpisodeRecord] = []
         relabels: list[Relabel] = []
         for uuid in self._names("SELECT uuid FROM episodes"):
-            with suppress(StoreError):
+            with suppress(CorruptDataError):
                 episodes += self._episodes(f"{_SELECT} WHERE uuid = ?", uuid)
         for uuid in self._names("SELECT DISTINCT uuid FROM relabels"):
-            with suppress(StoreError):
+            with suppress(CorruptDataError):
                 relabels += self.relabels(uuid)
         return episodes, relabels
 
@@ -236,6 +249,7 @@ class Index:
                     state=state,
                 )
                 self.put_episode(new, revision)
+        self._edited = True
 
     def editable(self, uuid: str) -> EpisodeRecord:
         """An episode that has ended.
@@ -257,7 +271,18 @@ class Index:
         return [] if lines == ["ok"] else lines
 
     def close(self) -> None:
-        """Close the connection; idempotent."""
+        """Close the connection; idempotent. In a process that was forked from the one that opened it nothing happens.
+
+        Edits go into the database first, where damage to them is noticed: SQLite takes a damaged journal for a torn
+        one, and nothing but the index knows of them.
+        """
+        if os.getpid() != self._pid:
+            return
+        if self._edited:
+            self._edited = False
+            with suppress(sqlite3.DatabaseError):  # they are as durable in the journal
+                self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
     def _episodes(self, query: str, value: Any) -> list[EpisodeRecord]:
@@ -277,7 +302,7 @@ class Index:
     def _names(self, query: str) -> list[str]:
         """First column, as far as it can be read."""
         names: list[str] = []
-        with suppress(sqlite3.Error, UnicodeDecodeError):
+        with suppress(CorruptDataError), self._explained("read"):
             for row in self._db.execute(query):
                 names.append(row[0])
         return names
@@ -296,12 +321,56 @@ class Index:
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         """SQLite's errors as ours."""
+        if os.getpid() != self._pid:
+            raise StoreError(
+                f"index {self.path} was opened by process {self._pid} and came here (process {os.getpid()}) by a fork; "
+                "open the buffer here"
+            )
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise StoreError(f"cannot {doing} index {self.path}: {error}") from error
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            raise CorruptDataError(f"index {self.path} is damaged: {error}") from error
+            if _is_damage(error):
+                raise CorruptDataError(f"index {self.path} is damaged: {error}") from error
+            raise _refused(f"cannot {doing} index {self.path}", self.path, error) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the data is to blame. What the system refuses, or who is busy, says nothing of it."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)  # no code: no UTF-8
+    return bool(code == sqlite3.SQLITE_ERROR)  # tables or columns are not what they were
+
+
+def _refused(what: str, path: Path, error: Exception) -> StoreError:
+    """A StoreError with SQLite's words, and the system's reason, which SQLite keeps to itself."""
+    reason = _reason(path, error)
+    return storage_error(f"{what}: {error}", reason) if reason else StoreError(f"{what}: {error}")
+
+
+def _reason(path: Path, error: Exception) -> OSError | None:
+    """Why the system did not let SQLite do something, as far as can be found out.
+
+    The index is not opened for that: closing it would let go of the locks that SQLite holds on it in this process.
+    """
+    folder, code, number = path.parent, getattr(error, "sqlite_errorcode", 0) & 0xFF, 0
+    try:
+        if code == sqlite3.SQLITE_FULL:
+            number = errno.ENOSPC
+        elif code == sqlite3.SQLITE_IOERR:
+            disk = os.statvfs(folder)
+            number = errno.ENOSPC if disk.f_bavail * disk.f_frsize < _NO_SPACE else 0
+        elif code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            with ExitStack() as stack:
+                for _ in range(_HANDLES):
+                    stack.callback(os.close, os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            if os.statvfs(folder).f_flag & os.ST_RDONLY:
+                number = errno.EROFS
+            elif not (os.access(folder, os.W_OK | os.X_OK) and (os.access(path, os.W_OK) or not path.exists())):
+                number = errno.EACCES
+    except OSError as found:
+        return found
+    return OSError(number, os.strerror(number)) if number else None
 
 
 def _record(row: tuple[Any, ...], values: list[Any]) -> EpisodeRecord:
@@ -331,7 +400,7 @@ def _checksum(values: tuple[Any, ...]) -> int:
 
 def _connect(path: Path, writable: bool) -> sqlite3.Connection:
     if not path.is_file():
-        raise sqlite3.OperationalError("no such file")
+        raise StoreError(f"cannot open index {path}: no such file")
     db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
     try:
         if not writable:
@@ -339,12 +408,12 @@ def _connect(path: Path, writable: bool) -> sqlite3.Connection:
         db.execute("SELECT revision FROM counter").fetchone()
     except sqlite3.OperationalError as error:
         db.close()
-        wal = path.with_name(f"{path.name}-wal")
-        if writable or ("readonly" not in str(error) and "unable to open" not in str(error)):
+        wal, reason = path.with_name(f"{path.name}-wal"), None if writable else _reason(path, error)
+        if reason is None or reason.errno not in (errno.EROFS, errno.EACCES):
             raise
         if wal.exists() and wal.stat().st_size:
-            raise sqlite3.OperationalError(
-                f"{wal.name} has changes to take in, which needs a writable directory"
+            raise StoreError(
+                f"cannot open index {path}: {wal.name} has changes to take in, which needs a writable directory"
             ) from error
         # a read-only directory: SQLite cannot make its shared-memory file, and nobody can be writing either
         db = sqlite3.connect(f"{path.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)

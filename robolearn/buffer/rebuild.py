@@ -12,7 +12,7 @@ from robolearn.buffer.recover import Recovery, schema_of_log
 from robolearn.buffer.segment import SegmentReader
 from robolearn.buffer.store import StorePaths
 from robolearn.buffer.versions import Versions
-from robolearn.core.errors import StoreError
+from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.files import fsync_dir
 
 _LATER = ("demo", "success", "tag", "state", "relabels", "total_reward", "interventions", "source")
@@ -28,7 +28,8 @@ def rebuild_index(paths: StorePaths, versions: Versions, aside: Path) -> list[st
         What was done, one line each.
 
     Raises:
-        StoreError: the disk does not take it; the old index is still there.
+        StoreError: the disk does not take it, or a file cannot be read, which is no damage; the old index is still
+            there.
     """
     told: list[str] = []
     episodes, segments, sealed = _from_segments(paths, told)
@@ -83,7 +84,7 @@ def _from_segments(
             continue
         try:
             reader = SegmentReader(folder)
-        except StoreError as error:
+        except CorruptDataError as error:
             told.append(f"segment {folder.name}: set aside, since the index is damaged as well: {error}")
             aside = paths.root / "damaged"
             aside.mkdir(exist_ok=True)
@@ -127,9 +128,11 @@ def _take(state: Recovery, frame: Frame) -> None:
 
 
 def _salvage(paths: StorePaths) -> tuple[list[EpisodeRecord], list[Relabel]]:
+    if not paths.index.is_file():
+        return [], []
     try:
         index = Index(paths.index, writable=False)
-    except StoreError:
+    except CorruptDataError:
         return [], []
     try:
         return index.salvage()

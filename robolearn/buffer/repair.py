@@ -29,7 +29,6 @@ from robolearn.core.files import fsync_dir, write_atomic
 
 _READ_BYTES = 8 << 20
 _LACKS = "is not in the index"
-_NO_DAMAGE = ("unable to open", "locked", "readonly", "disk I/O", "is full", "permission")
 
 
 def repair(root: Path) -> list[str]:
@@ -100,9 +99,7 @@ class _Repair:
         problems: list[str] = []
         try:
             seen = look(self.paths, problems)
-        except StoreError as error:
-            if any(word in str(error) for word in _NO_DAMAGE):
-                raise
+        except CorruptDataError:
             return False
         problems += unknown_segments(self.paths, seen)
         for name in seen.logs.keys() | seen.by_log.keys():

@@ -74,6 +74,10 @@ class Replay:
         if capacity_rows is not None and capacity_rows < 2:
             raise StoreError(f"capacity_rows: expected at least 2, got {capacity_rows}")
         self.schema = schema
+        self._allocate = allocate
+        self._rings = Rings(schema, RING, allocate)
+        self._rng = np.random.default_rng(seed)
+        self._lock = threading.RLock()
         self._hot = HotTier(
             Path(root),
             schema,
@@ -85,10 +89,6 @@ class Replay:
             seed=seed,
         )
         self._sampler = Sampler(self._hot)
-        self._allocate = allocate
-        self._rings = Rings(schema, RING, allocate)
-        self._rng = np.random.default_rng(seed)
-        self._lock = threading.RLock()
 
     @property
     def rows(self) -> int:

@@ -83,14 +83,14 @@ class SharedReplay:
             self._check(arrays["control"])
             if arrays["control"][Control.MAGIC] != MAGIC:
                 raise StoreError(f"process {handle.pid} holds no replay of this version at the handle's place")
+            self._memory = Memory.of(self.schema, arrays)
+            self._gatherer = _CheckedGatherer(self._memory)
+            self._rings, self._rng = Rings(self.schema, RING, allocate), np.random.default_rng(seed)
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
                 raise self._gone() from error
             raise
-        self._memory = Memory.of(self.schema, arrays)
-        self._gatherer = _CheckedGatherer(self._memory)
-        self._rings, self._rng = Rings(self.schema, RING, allocate), np.random.default_rng(seed)
         self._mixtures: dict[object, Mixture] = {}
 
     @property

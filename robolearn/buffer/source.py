@@ -58,5 +58,9 @@ class Source:
             for gone in [t for t in self._open if t not in alive]:
                 self._open.pop(gone)[1].close()
             index = Index(self.paths.index, writable=False)
-            self._open[thread] = (index, EpisodeFiles(self.paths, index))
+            try:
+                self._open[thread] = (index, EpisodeFiles(self.paths, index))
+            except BaseException:
+                index.close()
+                raise
         return self._open[thread]

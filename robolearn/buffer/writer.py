@@ -191,9 +191,8 @@ class Writer:
         episode = self._logs.episode
         if episode is not None and episode.tally.kind.is_last:
             success, demo = bool(success), self.demo if demo is None else bool(demo)
-            for part in episode.parts:
-                if self._index.episode(part) is not None:  # it may have been pruned
-                    self._index.edit(part, success=success, demo=demo)
+            if parts := [part for part in episode.parts if self._index.episode(part) is not None]:  # others were pruned
+                self._index.edit(parts, success=success, demo=demo)
             self._ended.append(self._logs.end(episode, success=success, demo=demo))
             self._logs.episode = None
         elif not self._unsaid:

@@ -251,8 +251,11 @@ def check(root):
         raise StoreError("; ".join(report.problems))
 
 use = {"sample": sample, "read": everything, "seal": lambda root: seal(root, everything=True), "verify": check,
-       "prune": lambda root: prune(root, max_bytes=0, select="policy<0"), "repair": repair}[sys.argv[2]]
+       "prune": lambda root: prune(root, max_bytes=0, select="policy<0"), "repair": repair,
+       "rebuild": repair}[sys.argv[2]]
 truth = everything(Path(sys.argv[1]))
+if sys.argv[2] == "rebuild":
+    (Path(sys.argv[1]) / "index.sqlite").unlink()
 shutil.copytree(sys.argv[1], sys.argv[1] + ".warm")
 if use is not sample:
     replay.close()
@@ -274,12 +277,17 @@ while True:
         errors.add(str(error))
     os.close(taken.pop())
 print(len(errors), *errors)
-assert errors and all("too many open files" in e or "unable to open" in e for e in errors)
+assert errors and all("too many open files" in e for e in errors)
 """
 
 
 @pytest.mark.parametrize(
-    "use", ["sample", "repair", *(pytest.param(u, marks=pytest.mark.slow) for u in ("read", "seal", "verify", "prune"))]
+    "use",
+    [
+        "sample",
+        "repair",
+        *(pytest.param(u, marks=pytest.mark.slow) for u in ("rebuild", "read", "seal", "verify", "prune")),
+    ],
 )
 def test_without_file_handles_nothing_is_taken_for_damaged(tmp_path: Path, use: str) -> None:
     """Ever more handles: opening fails at one place after the other, and in the end all is there."""
@@ -367,7 +375,7 @@ def refused(view: Path, other: Path) -> None:
         lambda: add_key(view, ArraySpec("extra", (2,)), 0.0),
         lambda: merge([other], view),
     ):
-        with pytest.raises(StoreError, match=r"read-only|readonly|unable to open"):
+        with pytest.raises(StoreError, match="read-only"):
             change()
 
 
@@ -432,7 +440,7 @@ from robolearn.buffer.rows import unpack
 from robolearn.buffer.store import StorePaths
 from robolearn.core.errors import StoreError
 root = Path(sys.argv[1])
-index = Index(StorePaths(root).index, writable=False)
+index = Index(StorePaths(root).index, writable=True)
 files = EpisodeFiles(StorePaths(root), index)
 replay = Replay(root, IMAGES, ram_bytes=100)
 truth = everything(root)
@@ -452,7 +460,8 @@ for leave in (os._exit, sys.exit):
     if child == 0:
         for use in (lambda: files.rows(records(root)[0]), lambda: files.low_dim(records(root)[5]), replay.refresh,
                     lambda: replay.sample(8), replay.metrics, lambda: replay.episode(uuid_of(0)),
-                    lambda: next(replay.prefetch(8))):
+                    lambda: next(replay.prefetch(8)), index.changes, index.logs, index.revision,
+                    lambda: index.edit(uuid_of(0), tag="x")):
             try:
                 use()
                 os._exit(3)
@@ -461,6 +470,7 @@ for leave in (os._exit, sys.exit):
                     os._exit(4)
         files.close()
         replay.close()
+        index.close()
         mine = everything(root)  # what it opens itself
         if not (mine.keys() == truth.keys() and all(same(mine[u], truth[u]) for u in truth)):
             os._exit(5)

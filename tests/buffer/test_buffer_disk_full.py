@@ -30,8 +30,7 @@ from robolearn.buffer.writer import Writer
 from robolearn.core.errors import StoreError
 from robolearn.core.spec import ArraySpec
 
-# SQLite's own words where its shared memory does not fit
-FULL = ("the disk is full: free some space and try again", "database or disk is full", "disk I/O error")
+FULL = "the disk is full: free some space and try again"
 
 
 @pytest.fixture

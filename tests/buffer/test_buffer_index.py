@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import resource
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +15,9 @@ from buffer_rows import SCHEMA, episode, records, row, uuid_of
 from buffer_sealed import sealed, write
 
 from robolearn.buffer.index import EpisodeRecord, Index, LogRecord, Relabel, SegmentRecord
+from robolearn.buffer.relabel import relabel
 from robolearn.buffer.writer import Writer
-from robolearn.core.errors import StoreError
+from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.types import Kind
 
 
@@ -106,3 +113,139 @@ def test_episodes_of_a_log_and_of_a_segment(tmp_path: Path) -> None:
     assert [(r.uuid, r.first_row) for r in found] == [(uuid_of(n), 8 * n) for n in range(6)]
     index.close()
     assert len(episode(0, 7)) == 8
+
+
+def test_edits_do_not_lie_in_the_journal_alone(tmp_path: Path) -> None:
+    """SQLite takes a damaged journal for a torn one: what is only there can get lost without a word."""
+    root, cut = tmp_path / "buffer", tmp_path / "cut"
+    with Writer(root, SCHEMA, name="w", robot="r", task="t") as w:
+        for number in range(3):
+            for t in episode(number, 4):
+                w.append(t)
+            w.end_episode(True)
+        index = Index(root / "index.sqlite", writable=True)
+        index.edit(uuid_of(0), tag="good")
+        index.close()
+        relabel(root, [Relabel(uuid_of(1), "reward", 1, np.array([5.0]))])
+        assert not (root / "index.sqlite-wal").stat().st_size  # parts of it would go over what is newer
+        for t in episode(3, 4):
+            w.append(t)
+        w.end_episode(True)
+        shutil.copytree(root, cut, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    assert [(r.tag, r.relabels) for r in records(cut)] == [("good", 0), ("", 1), ("", 0)]
+
+
+def test_a_reader_in_a_snapshot_does_not_keep_an_edit_from_ending(tmp_path: Path) -> None:
+    write(tmp_path, range(2), schema=SCHEMA)
+    with closing(Index(tmp_path / "index.sqlite", writable=False)) as reader, reader.snapshot():
+        before = reader.changes()
+        with closing(Index(tmp_path / "index.sqlite", writable=True)) as index:
+            index.edit(uuid_of(0), tag="good")
+        assert reader.changes() == before
+    assert records(tmp_path)[0].tag == "good"
+
+
+def test_a_full_disk_is_called_so(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = index._db.execute("PRAGMA page_count").fetchone()[0]
+    index._db.execute(f"PRAGMA max_page_count = {pages}")
+    full = "the disk is full: free some space and try again"
+    with pytest.raises(StoreError, match=f"cannot write index .*: database or disk is full: .*; {full}$"):
+        index.edit(uuid_of(0), tag="long " * 10_000)
+
+    def fail() -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+        with index.transaction(durable=True):
+            raise error
+
+    real = os.statvfs(index.path)
+    for blocks, end in ((1000, "disk I/O error$"), (3, f"; {full}$")):
+        now = os.statvfs_result((65536, 65536, *real[2:4], blocks, *real[5:]))
+        monkeypatch.setattr(os, "statvfs", lambda path, now=now: now)
+        with pytest.raises(StoreError, match=end):
+            fail()
+    index.close()
+
+
+@contextmanager
+def handles(count: int) -> Iterator[None]:
+    """No more than so many file handles can be opened within."""
+    before, taken = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 10
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+        while True:
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                break
+        for fd in taken[len(taken) - count :]:
+            os.close(fd)
+        del taken[len(taken) - count :]
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("writable", [True, False])
+def test_without_file_handles_that_is_what_an_index_says(index: Index, writable: bool, live: bool) -> None:
+    index.edit(uuid_of(0), tag="x")  # in the journal, as long as this connection is open
+    truth, errors = index.changes(), []
+    if not live:
+        index.close()
+    for count in range(5):
+        with handles(count):
+            try:
+                with closing(Index(index.path, writable=writable)) as other:
+                    assert other.changes() == truth
+            except StoreError as error:
+                errors.append(error)
+    assert all(type(e) is StoreError and "too many open files in this process" in str(e) for e in errors)
+    assert len(errors) == (2 if live else 3)  # database, journal and, once per process, the memory that is shared
+    index.close()
+
+
+def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, writable: bool) -> None:
+        error = sqlite3.OperationalError("attempt to write a readonly database")
+        error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+        raise error
+
+    write(tmp_path, range(1), schema=SCHEMA)
+    monkeypatch.setattr("robolearn.buffer.index._connect", fail)
+    with pytest.raises(StoreError, match=r"readonly database$"):
+        Index(tmp_path / "index.sqlite", writable=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(StoreError, match="readonly database: Permission denied; no permission to write here"):
+        Index(tmp_path / "index.sqlite", writable=True)
+
+
+def test_looking_for_the_reason_lets_go_of_no_lock(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process loses its locks on a file with the first of its handles that it closes."""
+    opened, real = [], os.open
+
+    def watched(path: Path, *more: int) -> int:
+        opened.append(Path(path))
+        return real(path, *more)
+
+    monkeypatch.setattr(os, "open", watched)
+    with handles(0), pytest.raises(StoreError, match="too many open files"):
+        Index(index.path, writable=True)
+    index.close()
+    assert index.path.parent in opened
+    assert all(path in (index.path.parent, Path("/dev/null")) for path in opened)
+
+
+def test_an_index_without_its_tables_or_with_senseless_text_is_damaged(index: Index) -> None:
+    index._db.execute("INSERT INTO logs VALUES (CAST(x'ff' AS TEXT), '', 0, 0, 0, '', 0)")
+    with pytest.raises(CorruptDataError, match="is damaged"):
+        index.logs()
+    index._db.execute("DROP TABLE counter")
+    with pytest.raises(CorruptDataError, match="no such table"):
+        index.revision()
+    index.close()
+    with pytest.raises(CorruptDataError, match="no such table"):
+        Index(index.path, writable=False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,9 @@ import pytest
 from buffer_rows import IMAGES, SCHEMA, crash_image, episode, records, row, same, uuid_of
 from buffer_sealed import everything, write
 
+from robolearn.buffer import rebuild
 from robolearn.buffer.files import EpisodeFiles
-from robolearn.buffer.index import Index, Relabel
+from robolearn.buffer.index import EpisodeRecord, Index, Relabel
 from robolearn.buffer.log import HEAD
 from robolearn.buffer.relabel import relabel
 from robolearn.buffer.repair import repair
@@ -151,6 +156,59 @@ def test_an_index_is_made_again(root: Path, how: str) -> None:
     assert all((after[u].success, after[u].rows) == (before[u].success, before[u].rows) for u in truth)
     write(root, range(50, 51), name="a")
     assert verify(root).ok
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_without_an_index_what_may_not_be_read_is_not_set_aside(
+    root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real, truth = os.open, everything(root)
+
+    def refuse(path: str | Path, *more: int, **named: int) -> int:
+        if path == root / "segments" / "b-000001":
+            raise OSError(number, os.strerror(number))
+        return real(path, *more, **named)
+
+    (root / "index.sqlite").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(StoreError, match="cannot read segment"):
+            repair(root)
+    assert (root / "segments" / "b-000001").is_dir()
+    repair(root)
+    assert everything(root).keys() >= truth.keys()
+    assert not list((root / "damaged").iterdir())
+    assert verify(root).ok
+
+
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_edits_are_not_given_up_because_the_index_cannot_be_read_now(
+    root: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    truth, before = everything(root), {r.uuid: (r.tag, r.state, r.relabels) for r in records(root)}
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as db:
+        db.execute("DELETE FROM segments")  # so that it is made again
+
+    class Refused(Index):
+        def __init__(self, path: Path, *, writable: bool) -> None:
+            if where == "open" and not writable:
+                raise StoreError("cannot open index: unable to open database file")
+            super().__init__(path, writable=writable)
+
+        def _episodes(self, query: str, value: object) -> list[EpisodeRecord]:
+            if where == "read" and value == uuid_of(4):
+                raise StoreError("cannot read index: disk I/O error")
+            return super()._episodes(query, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "Index", Refused)
+        with pytest.raises(StoreError, match=r"unable to open|disk I/O"):
+            repair(root)
+    assert repair(root)
+    assert verify(root).ok, verify(root).problems
+    assert {r.uuid: (r.tag, r.state, r.relabels) for r in records(root)} == before
+    found = everything(root)
+    assert all(same(found[u], truth[u]) for u in truth)
 
 
 def test_a_flipped_byte_in_the_index_keeps_what_others_say(root: Path) -> None:

@@ -1,6 +1,10 @@
+import errno
+import gc
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from robolearn.buffer.index import Index
 from robolearn.buffer.replay import Replay, interleave
 from robolearn.buffer.schema import Schema
+from robolearn.buffer.shared import attach
 from robolearn.buffer.store import StorePaths
 from robolearn.buffer.writer import Writer
 from robolearn.core.errors import CorruptDataError, StoreError
@@ -282,6 +287,52 @@ def test_a_missing_log_is_an_error(tmp_path: Path) -> None:
     next((tmp_path / "logs").iterdir()).unlink()
     with Replay(tmp_path, SCHEMA) as replay, pytest.raises(CorruptDataError, match="not on disk"):
         replay.refresh()
+
+
+def test_a_replay_that_cannot_be_opened_keeps_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: who is out of file handles cannot wait for the collector."""
+    root, other = tmp_path / "buffer", tmp_path / "other"
+    fill(root, [episode(1, 4)])
+    fill(other, [episode(2, 4)])
+    real, left = os.memfd_create, 0
+
+    def scarce(*arguments: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*arguments)
+
+    def refused(room: int, message: str, **more: Any) -> None:
+        nonlocal left
+        left = room
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(StoreError, match=message):
+            Replay(root, SCHEMA, **more)
+        assert os.listdir("/proc/self/fd") == before, message
+
+    opened(root).close()
+    monkeypatch.setattr(os, "memfd_create", scarce)
+    gc.collect()
+    gc.disable()
+    try:
+        refused(0, "enough file handles")
+        refused(3, "enough file handles")
+        refused(99, "expected 'exact' or 'cached'", mode="nonsense")
+        refused(99, "no buffer in", others=[(other, ""), (tmp_path / "none", "")])
+    finally:
+        gc.enable()
+
+
+def test_attaching_that_fails_keeps_no_file(tmp_path: Path) -> None:
+    fill(tmp_path, [episode(1, 4)])
+    with opened(tmp_path) as replay:
+        handle = replay.handle()
+        attach(handle).close()
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(ValueError, match="non-negative"):
+            attach(handle, seed=-1)
+        assert os.listdir("/proc/self/fd") == before
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
