@@ -18,8 +18,8 @@ from robolearn.core.files import fsync_dir
 _LATER = ("demo", "success", "tag", "state", "relabels", "total_reward", "interventions", "source")
 
 
-def rebuild_index(paths: StorePaths, versions: Versions, aside: Path) -> list[str]:
-    """Replace the index by one made from segments and logs; the old one goes to ``aside``. Nobody may be writing.
+def rebuild_index(paths: StorePaths, versions: Versions) -> list[str]:
+    """Replace the index by one made from segments and logs; the old one is set aside. Nobody may be writing.
 
     Edits are kept of episodes whose entry in the old index is sound; of others, what was known when they were sealed,
     or ended. Episodes that a log has only in part are kept as far as they go.
@@ -54,11 +54,11 @@ def rebuild_index(paths: StorePaths, versions: Versions, aside: Path) -> list[st
     for suffix in ("", "-wal", "-shm"):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     _fill(fresh, list(episodes.values()), segments, logs, [r for r in relabels if r.uuid in episodes])
-    aside.mkdir(exist_ok=True)
+    aside = paths.aside(paths.index)
     for suffix in ("-wal", "-shm", ""):  # a journal must not outlive its database
         path = paths.index.with_name(paths.index.name + suffix)
         if path.exists():
-            os.replace(path, aside / path.name)
+            os.replace(path, aside.with_name(aside.name + suffix))
     os.replace(fresh, paths.index)
     fsync_dir(paths.root)
     return [*told, f"index: made again from {len(segments)} segments and {len(logs)} logs, {len(episodes)} episodes"]
@@ -86,9 +86,7 @@ def _from_segments(
             reader = SegmentReader(folder)
         except CorruptDataError as error:
             told.append(f"segment {folder.name}: set aside, since the index is damaged as well: {error}")
-            aside = paths.root / "damaged"
-            aside.mkdir(exist_ok=True)
-            os.replace(folder, aside / folder.name)
+            os.replace(folder, paths.aside(folder))
             continue
         size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         reader.close()

@@ -21,7 +21,7 @@ from robolearn.buffer.recover import recover_writer
 from robolearn.buffer.schema import FORMAT
 from robolearn.buffer.seal import Sealer, remove_leftovers
 from robolearn.buffer.segment import SegmentReader, segment_attributes, write_segment
-from robolearn.buffer.store import StorePaths, locked, read_versions
+from robolearn.buffer.store import StorePaths, free_place, locked, read_versions
 from robolearn.buffer.verify import LogCheck, Seen, look, unknown_segments
 from robolearn.buffer.versions import Versions
 from robolearn.core.errors import CorruptDataError, StoreError
@@ -63,16 +63,12 @@ class _Repair:
     versions: Versions
     told: list[str] = field(default_factory=list)
 
-    @property
-    def aside(self) -> Path:
-        return self.paths.root / "damaged"
-
     def run(self) -> list[str]:
         """Index first, then logs and segments."""
         for path in sorted(self.paths.logs.glob("*.log")):
             self._header(path)
         if not self._index_is_sound():
-            self.told += rebuild_index(self.paths, self.versions, self._place_for(self.paths.index).parent)
+            self.told += rebuild_index(self.paths, self.versions)
         index = Index(self.paths.index, writable=True)
         try:
             remove_leftovers(self.paths, index)
@@ -172,7 +168,7 @@ class _Repair:
         places = {r.uuid: r for r in kept}
         reason = f"repair: damaged in segment {known.name}"
         if path.exists():  # before the index lets it go: what it has let go may be removed at any time
-            shutil.copytree(path, self._place_for(path), copy_function=_link)
+            shutil.copytree(path, self.paths.aside(path), copy_function=_link)
         with index.transaction(durable=True) as revision:
             if new is not None:
                 index.put_segment(new)
@@ -202,7 +198,7 @@ class _Repair:
                         kept.append(record)
                 if not kept:
                     continue
-                new = _free_name(self.paths.segments, known.name)
+                new = free_place(self.paths.segments / known.name).name
                 placed = []
                 for record in kept:
                     placed.append(dataclasses.replace(record, segment=new, first_row=rows))
@@ -233,11 +229,7 @@ class _Repair:
 
     def _keep(self, path: Path) -> None:
         """A copy of a damaged file, for people."""
-        shutil.copyfile(path, self._place_for(path))
-
-    def _place_for(self, path: Path) -> Path:
-        self.aside.mkdir(exist_ok=True)
-        return self.aside / _free_name(self.aside, path.name)
+        shutil.copyfile(path, self.paths.aside(path))
 
 
 def _link(source: str, target: str) -> None:
@@ -251,13 +243,6 @@ def _link(source: str, target: str) -> None:
 def _raise_first(errors: list[StoreError]) -> None:
     if errors:
         raise errors[0]
-
-
-def _free_name(folder: Path, name: str) -> str:
-    number = 1
-    while (folder / f"{name}.{number}").exists():
-        number += 1
-    return f"{name}.{number}"
 
 
 def _is_sound(reader: SegmentReader, record: EpisodeRecord) -> bool:

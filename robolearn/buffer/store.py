@@ -59,6 +59,16 @@ class StorePaths:
         """Lock file; held by who makes the buffer or changes its schema."""
         return self.root / "locks" / ".create.lock"
 
+    @property
+    def damaged(self) -> Path:
+        """Directory of what ``repair`` set aside."""
+        return self.root / "damaged"
+
+    def aside(self, path: Path) -> Path:
+        """A place in ``damaged``, where nothing is, for a file or folder."""
+        self.damaged.mkdir(exist_ok=True)
+        return free_place(self.damaged / path.name)
+
     def lock(self, name: str) -> Path:
         """Lock file; held while somebody writes under that name."""
         return self.root / "locks" / f"{name}.lock"
@@ -70,6 +80,14 @@ class StorePaths:
     def logs_of(self, writer: str) -> list[Path]:
         """Logs of one writer, oldest first."""
         return sorted(p for p in self.logs.glob("*.log") if p.stem.rpartition("-")[0] == writer)
+
+
+def free_place(path: Path) -> Path:
+    """The first of ``path.1``, ``path.2``, ... that does not exist."""
+    number = 1
+    while (place := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return place
 
 
 def open_store(root: Path, schema: Schema) -> StorePaths:

@@ -293,3 +293,17 @@ def test_corrections_survive_the_move_to_another_segment(root: Path) -> None:
         assert record is not None
         assert files.low_dim(record)["reward"][2:4].tolist() == [5.0, -1.0]
     index.close()
+
+
+def test_an_index_that_is_damaged_twice_is_kept_twice(root: Path) -> None:
+    damaged = []
+    for _ in range(2):
+        path = StorePaths(root).index
+        data = bytearray(path.read_bytes())
+        data[:100] = bytes(100)
+        path.write_bytes(data)
+        damaged.append(bytes(data))
+        repair(root)
+        assert verify(root).ok, verify(root).problems
+    found = [path.read_bytes() for path in sorted((root / "damaged").glob("index.sqlite.[0-9]"))]
+    assert found == damaged
