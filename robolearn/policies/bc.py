@@ -26,7 +26,7 @@ from robolearn.policies.parts.flat import Adam, Flat
 from robolearn.policies.parts.mlp import MlpShape, Workspace
 from robolearn.policies.parts.observation import ObservationLayout
 from robolearn.policies.parts.pixels import Encoder, random_shift
-from robolearn.policies.parts.state import load_arrays, optimiser_tensors, to_arrays
+from robolearn.policies.parts.state import Resumable, optimiser_tensors, to_arrays
 from robolearn.policies.parts.symmetry import Augmentation
 
 ONLINE = False
@@ -106,7 +106,7 @@ def build_learner(
     return BcLearner(config, spec, seed=seed, device=device, statistics=statistics)
 
 
-class BcLearner:
+class BcLearner(Resumable):
     """See the module's docstring.
 
     Attributes:
@@ -215,17 +215,3 @@ class BcLearner:
         if self._encoder is not None:
             named |= optimiser_tensors(self._encoder_adam, "encoder_adam")
         return named
-
-    def state(self) -> Weights:
-        """Parameters, optimiser moments, normaliser and random state (copies)."""
-        return to_arrays(self._everything() | {"rng": self._rng.get_state()})
-
-    def restore(self, state: Weights) -> None:
-        """Inverse of ``state``.
-
-        Raises:
-            ResumeError: names or shapes differ; the message names each difference.
-        """
-        rng = self._rng.get_state()
-        load_arrays("learner state", self._everything() | {"rng": rng}, state)
-        self._rng.set_state(rng)

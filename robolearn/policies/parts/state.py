@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -61,3 +62,27 @@ def optimiser_tensors(adam: torch.optim.Adam, prefix: str) -> dict[str, Tensor]:
             entry["exp_avg"], entry["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         named |= {f"{prefix}.{i}.{key}": entry[key] for key in ("step", "exp_avg", "exp_avg_sq")}
     return named
+
+
+class Resumable(ABC):
+    """A learner that goes on where it was saved: all its tensors by name, and one random generator on the CPU."""
+
+    _rng: torch.Generator
+
+    @abstractmethod
+    def _everything(self) -> dict[str, Tensor]:
+        """Live tensors: parameters, targets, optimiser moments, normaliser."""
+
+    def state(self) -> Weights:
+        """All tensors and the random state (copies)."""
+        return to_arrays(self._everything() | {"rng": self._rng.get_state()})
+
+    def restore(self, state: Weights) -> None:
+        """Inverse of ``state``.
+
+        Raises:
+            ResumeError: names or shapes differ; the message names each difference.
+        """
+        rng = self._rng.get_state()
+        load_arrays("learner state", self._everything() | {"rng": rng}, state)
+        self._rng.set_state(rng)
