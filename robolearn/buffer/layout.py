@@ -1,12 +1,15 @@
 """How rows lie in a segment: one zarr v3 array per field, each with its metadata and one shard file.
 
 Images are stored raw, so that row r lies at byte r * row_bytes of its shard; their checksums are an array of their own.
-All other arrays have inner chunks of many rows, each followed by its CRC-32C, which plain zarr checks too.
+Image keys of an archived segment are JPEG files instead, one behind the other in an array of bytes, with an array of
+where each ends; the checksums are those of the files. All other arrays have inner chunks of many rows, each followed by
+its CRC-32C, which plain zarr checks too.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -30,7 +33,7 @@ class ArrayLayout:
 
     Attributes:
         name: path of the array in the segment.
-        field: field of the row it holds; empty for an array of checksums.
+        field: field of the row it holds; empty for checksums and JPEG files.
         dtype: of one element, little-endian.
         shape: of one row.
         rows: how many.
@@ -52,7 +55,10 @@ class ArrayLayout:
     @cached_property
     def chunk_rows(self) -> int:
         """Rows of an inner chunk; so many that the last one is nearly full."""
-        most = min(CHUNK_ROWS, max(IMAGE_ROWS, CHUNK_BYTES // self.row_bytes)) if self.checked else IMAGE_ROWS
+        if self.checked:
+            most = min(CHUNK_ROWS, max(IMAGE_ROWS, CHUNK_BYTES // self.row_bytes))
+        else:
+            most = IMAGE_ROWS if self.shape else CHUNK_BYTES  # a file's bytes are rows without a shape
         return -(-self.rows // -(-self.rows // most))
 
     @property
@@ -118,12 +124,18 @@ class ArrayLayout:
         )
 
 
-def layouts(schema: Schema, rows: int) -> list[ArrayLayout]:
-    """Arrays of a segment of ``rows`` rows."""
+def layouts(schema: Schema, rows: int, jpeg: Mapping[str, int]) -> list[ArrayLayout]:
+    """Arrays of a segment.
+
+    Args:
+        schema: of its rows.
+        rows: how many.
+        jpeg: image keys that are JPEG files -> bytes of all files.
+    """
     found = []
     images = {f"observation/{k}" for k in schema.images}
     for field in schema.row.names or ():
-        if field == _UNSTORED:
+        if field == _UNSTORED or (field in images and field.partition("/")[2] in jpeg):
             continue
         dtype = schema.row.fields[field][0]  # type: ignore[index]
         base, shape = dtype.base, dtype.shape
@@ -131,12 +143,24 @@ def layouts(schema: Schema, rows: int) -> list[ArrayLayout]:
             base, shape = np.dtype("u1"), (base.itemsize,)
         found.append(ArrayLayout(field, field, base, shape, rows, checked=field not in images))
     found += [ArrayLayout(crc_name(key), "", np.dtype("<u4"), (), rows, checked=True) for key in schema.images]
+    found += [ArrayLayout(end_name(key), "", np.dtype("<u8"), (), rows, checked=True) for key in jpeg]
+    found += [ArrayLayout(jpeg_name(key), "", np.dtype("u1"), (), size, checked=False) for key, size in jpeg.items()]
     return found
 
 
 def crc_name(key: str) -> str:
     """Array of the checksums of an image key."""
     return f"crc/{key}"
+
+
+def jpeg_name(key: str) -> str:
+    """Array of the JPEG files of an image key, one behind the other."""
+    return f"jpeg/{key}"
+
+
+def end_name(key: str) -> str:
+    """Array of where each JPEG file of an image key ends."""
+    return f"jpeg_end/{key}"
 
 
 def groups(arrays: list[ArrayLayout]) -> list[str]:

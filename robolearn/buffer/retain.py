@@ -132,7 +132,7 @@ def prune(
     before_ns = math.inf if older_than_s is None else unix_ns() - older_than_s * 1e9
     try:
         paths.segments.mkdir(exist_ok=True)
-        with _alone(paths, patience_s):
+        with alone(paths, patience_s):
             index = Index(paths.index, writable=True)
             try:
                 return _Pruner(paths, index, passes, max_bytes, before_ns, dry_run).run()
@@ -149,9 +149,43 @@ def is_pinned(record: EpisodeRecord) -> bool:
     return record.state != "dropped" and (record.demo or record.interventions > 0 or KEEP in record.tag.split())
 
 
+def by_age(index: Index) -> list[tuple[int, int, SegmentRecord]]:
+    """When the newest episode of each live segment began [ns], its number, and the segment; oldest first."""
+    newest = {s.name: (0, 0, s) for s in index.segments().values() if s.state == "live"}
+    for began, record in _dated(index.changes()):
+        if record.segment in newest and record.state != "dropped":
+            before = newest[record.segment]
+            newest[record.segment] = max((began, record.id, before[2]), before, key=lambda a: a[:2])
+    return sorted(newest.values(), key=lambda a: (a[0], a[1], a[2].name))
+
+
+def why_not(
+    segment: SegmentRecord, index: Index, files: EpisodeFiles, passes: Filter, *, pinned_too: bool = False
+) -> str:
+    """Why a segment has to stay as it is; empty if it has not. ``files`` are closed: our own handle is no reader."""
+    episodes = [r for r in index.of_segment(segment.name) if r.state != "dropped"]
+    if not pinned_too and (pinned := sum(map(is_pinned, episodes))):
+        return f"pinned by {pinned} of {len(episodes)} episodes"
+    try:
+        if not all(every_step(r, index, files, passes) for r in episodes):
+            return f"not all steps pass '{passes.text}'"
+    except CorruptDataError as error:
+        return f"is damaged, repair the buffer: {error}"
+    finally:
+        files.close()
+    return ""
+
+
+def unfinished(paths: StorePaths, index: Index) -> list[str]:
+    """Remove files of segments that are dropped already; names of those that are still being read."""
+    remove_leftovers(paths, index)
+    dropped = (name for name, known in index.segments().items() if known.state == "dropped")
+    return [name for name in dropped if (paths.segments / name).is_dir()]
+
+
 def disk_use(paths: StorePaths) -> DiskUse:
     """Sizes of a buffer's files, while others may be writing."""
-    return DiskUse(_tree(paths.logs), _tree(paths.segments), _size(paths.index), _tree(paths.root / "damaged"))
+    return DiskUse(_tree(paths.logs), _tree(paths.segments), _size(paths.index), _tree(paths.damaged))
 
 
 @dataclass
@@ -167,53 +201,23 @@ class _Pruner:
 
     def run(self) -> Pruned:
         """Finish what a crash left, then drop what has to go."""
-        waiting = [] if self.dry_run else self._finish_dropped()
+        waiting = [] if self.dry_run else unfinished(self.paths, self.index)
         before = disk_use(self.paths)
         done = Pruned(before, before.total, self.max_bytes, self.dry_run, waiting=waiting)
         size = before.total - sum(_tree(self.paths.segments / name) for name in waiting)
         if self.max_bytes is not None and size <= self.max_bytes:
             return done
         with EpisodeFiles(self.paths, self.index, handles=1) as files:
-            for newest, _, segment in self._by_age():
+            for newest, _, segment in by_age(self.index):
                 if (self.max_bytes is not None and size <= self.max_bytes) or newest >= self.before_ns:
                     break
-                why = self._why_not(segment, files)
-                files.close()  # our own handle is no reader
-                if not why:
-                    why = self._drop(segment, done)
+                why = why_not(segment, self.index, files, self.passes) or self._drop(segment, done)
                 if why:
                     done.kept[segment.name] = why
                 else:
                     size -= segment.bytes
         done.after = size if self.dry_run else disk_use(self.paths).total
         return done
-
-    def _finish_dropped(self) -> list[str]:
-        """Remove files of segments that are dropped already; names of those that are still being read."""
-        remove_leftovers(self.paths, self.index)
-        dropped = (name for name, known in self.index.segments().items() if known.state == "dropped")
-        return [name for name in dropped if (self.paths.segments / name).is_dir()]
-
-    def _by_age(self) -> list[tuple[int, int, SegmentRecord]]:
-        """When the newest episode of each live segment began [ns], its number, and the segment; oldest first."""
-        newest = {s.name: (0, 0, s) for s in self.index.segments().values() if s.state == "live"}
-        for began, record in _dated(self.index.changes()):
-            if record.segment in newest and record.state != "dropped":
-                before = newest[record.segment]
-                newest[record.segment] = max((began, record.id, before[2]), before, key=lambda a: a[:2])
-        return sorted(newest.values(), key=lambda a: (a[0], a[1], a[2].name))
-
-    def _why_not(self, segment: SegmentRecord, files: EpisodeFiles) -> str:
-        """Why a segment may not go; empty if it may."""
-        episodes = [r for r in self.index.of_segment(segment.name) if r.state != "dropped"]
-        if pinned := sum(map(is_pinned, episodes)):
-            return f"pinned by {pinned} of {len(episodes)} episodes"
-        try:
-            if not all(every_step(r, self.index, files, self.passes) for r in episodes):
-                return f"not all steps pass '{self.passes.text}'"
-        except CorruptDataError as error:
-            return f"is damaged, repair the buffer: {error}"
-        return ""
 
     def _drop(self, segment: SegmentRecord, done: Pruned) -> str:
         """Drop one segment; why it could not be done, or empty."""
@@ -266,7 +270,7 @@ def _dated(records: Sequence[EpisodeRecord]) -> Iterator[tuple[int, EpisodeRecor
 
 
 @contextmanager
-def _alone(paths: StorePaths, patience_s: float) -> Iterator[None]:
+def alone(paths: StorePaths, patience_s: float) -> Iterator[None]:
     """Hold ``seal_lock``; sealing a segment takes a moment, so wait for it."""
     deadline = time.monotonic() + patience_s
     with ExitStack() as stack:

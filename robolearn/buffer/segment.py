@@ -8,17 +8,29 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robolearn.buffer.layout import CRC_BYTES, ArrayLayout, crc_name, crc_of, encoded, group_metadata, groups, layouts
+from robolearn.buffer.jpeg import decode
+from robolearn.buffer.layout import (
+    CRC_BYTES,
+    ArrayLayout,
+    crc_name,
+    crc_of,
+    encoded,
+    end_name,
+    group_metadata,
+    groups,
+    jpeg_name,
+    layouts,
+)
 from robolearn.buffer.log import checksum, read_error, storage_error
 from robolearn.buffer.records import EpisodeRecord, Images, Wanted
 from robolearn.buffer.schema import FORMAT, Schema
@@ -27,6 +39,8 @@ from robolearn.core.errors import CorruptDataError, StoreError
 from robolearn.core.files import fsync_dir
 
 METADATA = "zarr.json"
+JPEG_FORMAT = 3
+"""Format of a segment with JPEG files, which versions that know nothing of them refuse."""
 _EPISODES = b',"episodes":['  # a list of this name is nowhere else, and comes last
 _READ_BYTES = 256 << 10  # read at once, so that a processor's cache still holds it when it is checked
 _MOST_PARTS = 256
@@ -42,6 +56,7 @@ def write_segment(
     logs: Sequence[str],
     episodes: Sequence[EpisodeRecord],
     parts: Iterable[NDArray[Any]],
+    jpeg: Mapping[str, Iterator[bytes]] | None = None,
 ) -> int:
     """Write a segment and make it durable; its size in bytes. A few MB of memory are enough for any size.
 
@@ -52,23 +67,22 @@ def write_segment(
         logs: which logs they come from.
         episodes: in order, each with its ``first_row``.
         parts: all their rows in order, in arrays of dtype ``schema.row``.
+        jpeg: image keys to be stored as JPEG files -> the files in order; what ``parts`` have there is not read.
 
     Raises:
         StoreError: the disk does not take it, or the rows do not fit the episodes; nothing is left then.
     """
-    rows = sum(e.rows for e in episodes)
-    arrays = layouts(schema, rows)
+    rows, files = sum(e.rows for e in episodes), jpeg or {}
     try:
         folder.mkdir()
-        names = groups(arrays)
+        names = groups(layouts(schema, rows, dict.fromkeys(files, 0)))
         for name in names:
             (folder / name).mkdir()
             _write(folder / name / METADATA, group_metadata())
-        size = _write_arrays(folder, arrays, parts)
-        _write(
-            folder / METADATA,
-            group_metadata({"robolearn": _signed(segment_attributes(schema, writer, rows, logs, episodes))}),
-        )
+        sizes = _write_arrays(folder, schema, rows, parts, files)
+        arrays = layouts(schema, rows, sizes)
+        attributes = segment_attributes(schema, writer, rows, logs, episodes, sizes)
+        _write(folder / METADATA, group_metadata({"robolearn": _signed(attributes)}))
         for name in [*(a.name for a in arrays), *reversed(names), "."]:
             fsync_dir(folder / name)
     except BaseException as error:
@@ -76,7 +90,8 @@ def write_segment(
         if isinstance(error, OSError):
             raise storage_error(f"cannot write segment {folder}", error) from error
         raise
-    return size + sum((folder / n / METADATA).stat().st_size for n in [".", *names, *(a.name for a in arrays)])
+    metadata = sum((folder / n / METADATA).stat().st_size for n in [".", *names, *(a.name for a in arrays)])
+    return metadata + sum(a.size for a in arrays)
 
 
 def remove_segment(folder: Path) -> None:
@@ -115,9 +130,14 @@ def lock_alone(folder: int) -> bool:
     return True
 
 
-def _write_arrays(folder: Path, arrays: list[ArrayLayout], parts: Iterable[NDArray[Any]]) -> int:
-    rows = arrays[0].rows
+def _write_arrays(
+    folder: Path, schema: Schema, rows: int, parts: Iterable[NDArray[Any]], jpeg: Mapping[str, Iterator[bytes]]
+) -> dict[str, int]:
+    """Bytes of the JPEG files of each key that has some."""
     with ExitStack() as stack:
+        streams = {key: stack.enter_context(_StreamWriter(folder, jpeg_name(key))) for key in jpeg}
+        written = {jpeg_name(key) for key in jpeg}
+        arrays = [a for a in layouts(schema, rows, dict.fromkeys(jpeg, 0)) if a.name not in written]
         writers = {a.name: stack.enter_context(_ArrayWriter(folder, a)) for a in arrays}
         done = 0
         for part in parts:
@@ -131,11 +151,19 @@ def _write_arrays(folder: Path, arrays: list[ArrayLayout], parts: Iterable[NDArr
                     if not array.checked:
                         sums = np.array([checksum(row) for row in values], "<u4")
                         writers[crc_name(array.name.partition("/")[2])].put(_bytes_of(sums))
+            for key, stream in streams.items():
+                files = list(islice(jpeg[key], len(part)))
+                if len(files) < len(part):
+                    raise StoreError(f"cannot write segment {folder}: expected {rows} files of '{key}', got fewer")
+                writers[crc_name(key)].put(_bytes_of(np.array([crc_of(file) for file in files], "<u4")))
+                writers[end_name(key)].put(_bytes_of(stream.put(files)))
         if done != rows:
             raise StoreError(f"cannot write segment {folder}: expected {rows} rows, got {done}")
         for array_writer in writers.values():
             array_writer.finish()
-    return sum(a.size for a in arrays)
+        for stream in streams.values():
+            stream.finish()
+    return {key: stream.size for key, stream in streams.items()}
 
 
 def _bytes_of(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -194,6 +222,42 @@ class _ArrayWriter:
         self._chunk, self._filled = self._chunk + 1, 0
 
 
+class _StreamWriter:
+    """Writes an array of bytes whose length shows at the end."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.size = 0
+        self._folder, self._name = folder, name
+        (folder / name).mkdir()
+        path = folder / self._layout.shard
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def __enter__(self) -> _StreamWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    @property
+    def _layout(self) -> ArrayLayout:
+        return ArrayLayout(self._name, "", np.dtype("u1"), (), self.size, checked=False)
+
+    def put(self, files: Sequence[bytes]) -> NDArray[np.uint64]:
+        """Append files; where each ends."""
+        _pwrite(self._fd, b"".join(files), self.size)
+        ends = np.cumsum([self.size, *(len(file) for file in files)], dtype="<u8")
+        self.size = int(ends[-1])
+        return ends[1:]
+
+    def finish(self) -> None:
+        """Write the shard's index and the metadata, and make them durable."""
+        layout = self._layout
+        os.posix_fallocate(self._fd, 0, layout.size)
+        _pwrite(self._fd, layout.index(), layout.chunks * layout.stride)
+        os.fsync(self._fd)
+        _write(self._folder / self._name / METADATA, layout.metadata())
+
+
 class SegmentReader:
     """Reads rows of one segment, each checked. It cannot be pruned meanwhile: a shared lock is held on its folder.
 
@@ -206,6 +270,7 @@ class SegmentReader:
         schema: its rows are of this schema.
         rows: how many.
         logs: names of the logs it was made from.
+        jpeg: image keys that are JPEG files -> bytes of all files.
 
     Raises:
         CorruptDataError: it is missing or damaged.
@@ -228,15 +293,21 @@ class SegmentReader:
                     self._plain = _checked_attributes(path, file.read())
                 stop = self._plain.find(_EPISODES)  # of which there may be very many
                 attributes = json.loads(self._plain if stop < 0 else self._plain[:stop] + b"}")
+                jpeg = attributes.get("jpeg", {})
             else:
-                self.attributes = attributes
-            if attributes["format"] != FORMAT:
-                raise StoreError(f"segment {path} has format {attributes['format']}, this version reads {FORMAT}")
+                self.attributes, jpeg = attributes, None
+            if attributes["format"] not in (FORMAT, JPEG_FORMAT):
+                raise StoreError(
+                    f"segment {path} has format {attributes['format']}, this version reads {FORMAT} and {JPEG_FORMAT}"
+                )
             own = Schema.from_json(attributes["schema"])
             self.schema = own if versions is None else versions.find(own.fingerprint)
             self.rows: int = attributes["rows"]
             self.logs: list[str] = attributes["logs"]
-            self.arrays = {a.name: a for a in layouts(self.schema, self.rows)}
+            if jpeg is None:  # then the files say it, but not how many bytes, which reading rows does not need
+                jpeg = {key: 0 for key in self.schema.images if (path / jpeg_name(key)).is_dir()}
+            self.jpeg: dict[str, int] = jpeg
+            self.arrays = {a.name: a for a in layouts(self.schema, self.rows, self.jpeg)}
         except BaseException:
             self.close()
             raise
@@ -271,12 +342,12 @@ class SegmentReader:
             raise CorruptDataError(f"{self.path}: rows {records[0].first_row} and on belong to other episodes")
         return rows
 
-    def whole(self, record: EpisodeRecord, first: int, count: int) -> NDArray[Any]:
-        """(count,) rows of dtype ``schema.row`` from row ``first`` of an episode."""
+    def whole(self, record: EpisodeRecord, first: int, count: int, *, without: Collection[str] = ()) -> NDArray[Any]:
+        """(count,) rows of dtype ``schema.row`` from row ``first`` of an episode; images of keys ``without`` are 0."""
         rows = np.zeros(count, self.schema.row)
         self._fill(rows, record.first_row + first, [a for a in self.arrays.values() if a.field and a.checked])
         self._check_owner(record, first, rows)
-        for key in self.schema.images:
+        for key in [key for key in self.schema.images if key not in without]:
             numbers = np.arange(record.first_row + first, record.first_row + first + count)
             self.segment_images(key, numbers, rows[f"observation/{key}"])
         return rows
@@ -298,16 +369,18 @@ class SegmentReader:
         Raises:
             CorruptDataError: one fails its checksum.
         """
-        layout, sums = self.arrays[f"observation/{key}"], self._sums_of(key)
         if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
             raise CorruptDataError(f"{self.path}: expected rows within [0, {self.rows}), the index says otherwise")
-        if layout.shard not in self._files:
-            with self._explained():
-                self._files[layout.shard] = self._open(layout.shard)
-        fd, size = self._files[layout.shard], layout.row_bytes
-        most = max(1, min(_READ_BYTES // size, _MOST_PARTS))
         order = np.argsort(rows, kind="stable")
-        ordered, places = rows[order], [out[i] for i in order.tolist()]
+        if key in self.jpeg:
+            self._decoded(key, rows[order], [out[i] for i in order.tolist()])
+        else:
+            self._raw(key, rows[order], [out[i] for i in order.tolist()])
+
+    def _raw(self, key: str, ordered: NDArray[np.int64], places: Sequence[NDArray[np.uint8]]) -> None:
+        layout, sums = self.arrays[f"observation/{key}"], self._sums_of(key)
+        fd, size = self._kept_open(layout), layout.row_bytes
+        most = max(1, min(_READ_BYTES // size, _MOST_PARTS))
         views, expected = [image.view() for image in places], sums[ordered].tolist()
         for view in views:
             view.flags.writeable = False  # as checksums want it
@@ -323,6 +396,44 @@ class SegmentReader:
                             raise CorruptDataError(
                                 f"segment {self.path}: row {first + i - start} of '{key}' fails its checksum"
                             )
+
+    def jpegs(self, key: str, rows: NDArray[np.int64]) -> Iterator[bytes]:
+        """JPEG files of rows of the segment, in ascending order.
+
+        Raises:
+            CorruptDataError: one fails its checksum.
+        """
+        if not len(rows):
+            return
+        first, count = int(rows[0]), int(rows[-1] - rows[0]) + 1
+        sums = self.values(self.arrays[crc_name(key)], first, count)
+        ends = self._ends_of(key, first, count)
+        fd = self._kept_open(self.arrays[jpeg_name(key)])
+        for row in rows.tolist():
+            start, stop = ends[row - first : row - first + 2].tolist()
+            data = np.empty(stop - start, np.uint8)
+            with self._explained():
+                _preadv(fd, [data], start)
+            data.flags.writeable = False
+            if checksum(data) != int(sums[row - first]):
+                raise CorruptDataError(f"segment {self.path}: row {row} of '{key}' fails its checksum")
+            yield data.tobytes()
+
+    def _decoded(self, key: str, ordered: NDArray[np.int64], places: Sequence[NDArray[np.uint8]]) -> None:
+        for row, data, image in zip(ordered.tolist(), self.jpegs(key, ordered), places, strict=True):
+            try:
+                decode(data, image)
+            except CorruptDataError as error:
+                raise CorruptDataError(f"segment {self.path}: row {row} of '{key}': {error}") from error
+
+    def _ends_of(self, key: str, first: int, count: int) -> NDArray[np.int64]:
+        """(count + 1,) where the JPEG files of rows from ``first`` on begin, and where the last one ends."""
+        before = min(first, 1)
+        ends = np.zeros(count + 1, np.int64)
+        ends[1 - before :] = self.values(self.arrays[end_name(key)], first - before, count + before)
+        if (np.diff(ends) <= 0).any():
+            raise CorruptDataError(f"segment {self.path}: '{end_name(key)}' does not ascend from row {first} on")
+        return ends
 
     def values(self, layout: ArrayLayout, first: int, count: int) -> NDArray[Any]:
         """(count, ...) rows of a checked array, from row ``first`` of the segment.
@@ -393,6 +504,13 @@ class SegmentReader:
             self._sums[key] = self.values(self.arrays[crc_name(key)], 0, self.rows)
         return self._sums[key]
 
+    def _kept_open(self, layout: ArrayLayout) -> int:
+        """The shard of images, open until the segment is closed."""
+        if layout.shard not in self._files:
+            with self._explained():
+                self._files[layout.shard] = self._open(layout.shard)
+        return self._files[layout.shard]
+
     def _open(self, name: str) -> int:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
 
@@ -412,15 +530,21 @@ class SegmentReader:
 
 
 def segment_attributes(
-    schema: Schema, writer: str, rows: int, logs: Sequence[str], episodes: Sequence[EpisodeRecord]
+    schema: Schema,
+    writer: str,
+    rows: int,
+    logs: Sequence[str],
+    episodes: Sequence[EpisodeRecord],
+    jpeg: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What the ``zarr.json`` of a segment says of it; the index can be made again from it."""
     return {
-        "format": FORMAT,
+        "format": JPEG_FORMAT if jpeg else FORMAT,
         "writer": writer,
         "rows": rows,
         "logs": list(logs),
         "schema": schema.to_json(),
+        **({"jpeg": dict(jpeg)} if jpeg else {}),
         "episodes": [{k: v for k, v in dataclasses.asdict(e).items() if k not in _LEFT_OUT} for e in episodes],
     }
 

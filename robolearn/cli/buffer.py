@@ -14,6 +14,7 @@ ACTIONS = {
     "import": ("buffer_copy", "SOURCE PATH", "read another project's format into it"),
     "merge": ("buffer_copy", "SOURCE ... PATH", "copy episodes of other buffers into it"),
     "prune": ("buffer_edit", "PATH", "drop old segments; demonstrations and corrections stay"),
+    "archive": ("buffer_edit", "PATH", "recode images of old segments as JPEG; cannot be undone"),
     "tag": ("buffer_edit", "PATH", "change marks, tags and rewards of episodes"),
     "seal": ("buffer_edit", "PATH", "turn closed logs into segments"),
     "add-key": ("buffer_edit", "PATH KEY", "give it one more observation key"),

@@ -1,4 +1,4 @@
-"""``robolearn buffer prune``, ``tag``, ``seal`` and ``add-key``."""
+"""``robolearn buffer prune``, ``archive``, ``tag``, ``seal`` and ``add-key``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from robolearn.cli.output import print_json
 from robolearn.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from robolearn.buffer.archive import Archived
     from robolearn.buffer.index import EpisodeRecord, Index
     from robolearn.buffer.retain import Pruned
 
@@ -40,6 +41,31 @@ class PruneOptions:
     max_gb: float | None = None
     older_than: str = ""
     select: str = ""
+    dry_run: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """Options of buffer archive.
+
+    Attributes:
+        path: the buffer's directory, or a run directory.
+        older_than: archive only segments all of whose episodes are older, e.g. 30d, 12h, 45m.
+        select: archive only segments all of whose steps pass this filter.
+        keys: recode only these images; masks and depth are better left out. None for all.
+        quality: of the JPEG files, 1 to 100.
+        pinned: also segments with demonstrations, corrections or episodes tagged 'keep'.
+        dry_run: only say what would be done.
+        json: print one JSON document.
+    """
+
+    path: PathArgument
+    older_than: str = ""
+    select: str = ""
+    keys: tuple[str, ...] = ()
+    quality: int = 95
+    pinned: bool = False
     dry_run: bool = False
     json: bool = False
 
@@ -152,6 +178,52 @@ def _tell(done: Pruned) -> None:
     if not done.within and done.max_bytes is not None:
         logs = f"; logs that are not sealed: {size(done.before.logs)}" if done.before.logs else ""
         print(f"still over the budget of {size(done.max_bytes)}{logs}")
+
+
+def archive(arguments: Sequence[str]) -> int:
+    """Recode images of old segments as JPEG."""
+    what = (
+        "Recode images of whole segments of a replay buffer as JPEG, oldest first, which takes less disk and cannot be "
+        "undone. All else stays as it is. Segments with demonstrations, corrections or episodes tagged 'keep' stay "
+        "unless --pinned is given, and logs (seal first)."
+    )
+    options = parse(ArchiveOptions, arguments, verb="buffer archive", what=what)
+    if not options.older_than and not options.select:
+        raise ConfigError("buffer archive: which segments? --older-than 30d or --select FILTER")
+    if not 1 <= options.quality <= 100:
+        raise ConfigError(f"--quality: expected 1 to 100, got {options.quality}")
+    older = seconds(options.older_than) if options.older_than else None
+    from robolearn.buffer.archive import archive as archive_
+    from robolearn.run.inventory import buffer_root
+
+    done = archive_(
+        buffer_root(Path(options.path)),
+        older_than_s=older,
+        select=options.select,
+        keys=options.keys,
+        quality=options.quality,
+        pinned=options.pinned,
+        dry_run=options.dry_run,
+    )
+    if options.json:
+        print_json({**asdict(done), "freed": done.freed})
+    else:
+        _tell_archived(done)
+    return 0
+
+
+def _tell_archived(done: Archived) -> None:
+    for one in done.recoded:
+        new = f"now {one.archive}, {size(one.archive_bytes)}" if one.archive else "would be archived"
+        print(f"  {one.segment}: {one.episodes} episodes, {one.steps} steps, {size(one.bytes)}; {new}")
+    for name, why in done.kept.items():
+        print(f"  kept {name}: {why}")
+    for name in done.waiting:
+        print(f"  {name}: a reader has it open; the next archive, prune or seal removes its files")
+    if done.dry_run:
+        print(f"would archive {len(done.recoded)} segments, {size(sum(one.bytes for one in done.recoded))}")
+    else:
+        print(f"archived {len(done.recoded)} segments, which take {size(done.freed)} less")
 
 
 def tag(arguments: Sequence[str]) -> int:
@@ -268,4 +340,4 @@ def _chosen(root: Path, index: Index, options: TagOptions) -> list[EpisodeRecord
         return list(selected(index, files, Filter.parse(options.select)))
 
 
-ACTIONS = {"prune": prune, "tag": tag, "seal": seal, "add-key": add_key}
+ACTIONS = {"prune": prune, "archive": archive, "tag": tag, "seal": seal, "add-key": add_key}

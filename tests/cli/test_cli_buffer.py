@@ -14,6 +14,7 @@ from robolearn.buffer.index import EpisodeRecord, Index
 from robolearn.buffer.retain import Pruned
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.seal import seal
+from robolearn.buffer.segment import SegmentReader
 from robolearn.buffer.store import StorePaths, read_schema
 from robolearn.buffer.writer import Writer
 from robolearn.cli.buffer import ACTIONS
@@ -31,8 +32,17 @@ def uuid_of(number: int) -> str:
     return f"{number:032x}"
 
 
-def write(root: Path, numbers: range, *, robot: str = "arm", demo: bool = False, seal_it: bool = True) -> Path:
-    with Writer(root, SCHEMA, name=robot, robot=robot, task="peg", demo=demo) as w:
+def write(
+    root: Path,
+    numbers: range,
+    *,
+    robot: str = "arm",
+    demo: bool = False,
+    seal_it: bool = True,
+    schema: Schema = SCHEMA,
+) -> Path:
+    images = {key: np.full(schema.observation[key].shape, 200, np.uint8) for key in schema.images}
+    with Writer(root, schema, name=robot, robot=robot, task="peg", demo=demo) as w:
         for number in numbers:
             for i in range(STEPS + 1):
                 kind = Kind.FIRST if i == 0 else Kind.TERMINATED if i == STEPS else Kind.MID
@@ -41,7 +51,7 @@ def write(root: Path, numbers: range, *, robot: str = "arm", demo: bool = False,
                     Transition(
                         episode=uuid_of(number),
                         index=i,
-                        observation={"q": np.full(3, number + i, np.float32)},
+                        observation={"q": np.full(3, number + i, np.float32), **images},
                         proposed=action,
                         executed=action,
                         human=None,
@@ -110,6 +120,9 @@ def test_every_action_has_its_help_and_is_in_the_overview(cli: Cli, action: str,
         ("prune RUN", "--max-gb X or --older-than 30d"),
         ("prune RUN --older-than 30", "expected e.g. 30d"),
         ("prune RUN --max-gb -1", "--max-gb: expected at least 0"),
+        ("archive RUN", "--older-than 30d or --select FILTER"),
+        ("archive RUN --older-than 30", "expected e.g. 30d"),
+        ("archive RUN --older-than 1d --quality 0", "--quality: expected 1 to 100, got 0"),
         ("export RUN out --format robomimic", "cannot export to 'robomimic'"),
         ("export RUN out --fps -3", "--fps: expected a positive rate"),
         ("import x RUN", "missing: --format"),
@@ -203,6 +216,45 @@ def test_prune(cli: Cli, root: Path) -> None:
     assert "kept leader-000001: pinned by 2 of 2 episodes" in out
     assert said(cli, "info", str(root))["episodes"] == 3
     assert said(cli, "verify", str(root))["ok"]
+
+
+@pytest.fixture
+def filmed(tmp_path: Path) -> Path:
+    """A buffer with images of one colour: two segments of a policy, one of demonstrations."""
+    camera = ArraySpec("camera", (32, 32, 3), "uint8", "rgb")
+    schema = Schema({**SCHEMA.observation, "camera": camera}, SCHEMA.action)
+    for robot, numbers in (("arm", range(2)), ("other", range(2, 4)), ("leader", range(4, 5))):
+        write(tmp_path / "film", numbers, robot=robot, demo=robot == "leader", schema=schema)
+    return tmp_path / "film"
+
+
+def test_archive(cli: Cli, filmed: Path) -> None:
+    plan = said(cli, "archive", str(filmed), "--older-than", "0s", "--dry-run")
+    assert [r["segment"] for r in plan["recoded"]] == ["arm-000001", "other-000001"]
+    assert (plan["dry_run"], plan["freed"]) == (True, 0)
+    assert plan["kept"] == {"leader-000001": "pinned by 1 of 1 episodes"}
+    status, out, _ = cli("buffer", "archive", str(filmed), "--older-than", "0s", "--dry-run")
+    assert (status, "arm-000001: 2 episodes, 8 steps" in out, "would archive 2 segments" in out) == (0, True, True)
+    status, out, _ = cli("buffer", "archive", str(filmed), "--older-than", "1h")
+    assert (status, out) == (0, "archived 0 segments, which take 0.0 MiB less\n")
+    done = said(cli, "archive", str(filmed), "--select", "robot=arm", "--quality", "80")
+    assert [(r["segment"], r["archive"]) for r in done["recoded"]] == [("arm-000001", "arm-000001.jpeg1")]
+    assert done["freed"] == done["recoded"][0]["bytes"] - done["recoded"][0]["archive_bytes"] > 0
+    status, out, _ = cli("buffer", "archive", str(filmed), "--older-than", "0s", "--pinned", "--keys", "camera")
+    assert (status, "now other-000001.jpeg1" in out, "archived 2 segments" in out) == (0, True, True)
+    assert said(cli, "archive", str(filmed), "--older-than", "0s")["recoded"] == []
+    assert said(cli, "verify", str(filmed))["episodes"] == 5
+    assert said(cli, "info", str(filmed))["segments"] == 3
+    status, _, err = cli("buffer", "archive", str(filmed), "--older-than", "0s", "--keys", "camra")
+    assert (status, "'camra' is no image that JPEG takes; have: camera" in err) == (1, True)
+
+
+def test_archive_says_what_waits_for_a_reader(cli: Cli, filmed: Path) -> None:
+    reader = SegmentReader(filmed / "segments" / "arm-000001")
+    status, out, _ = cli("buffer", "archive", str(filmed), "--select", "robot=arm")
+    reader.close()
+    assert (status, "arm-000001: a reader has it open" in out) == (0, True)
+    assert said(cli, "archive", str(filmed), "--select", "robot=arm")["waiting"] == []
 
 
 def test_prune_says_what_waits_for_a_reader(cli: Cli, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
