@@ -270,8 +270,8 @@ class PegInsert:
 def _symmetries(frames: int) -> tuple[Symmetry, ...]:
     """Quarter turns about z: peg, socket and errors of the estimate are square, and the controller hides the arm.
 
-    Every frame holds vectors in axes that turn along. Mirror images would be as true, but they would leave a policy no
-    side on which to begin a search (docs/adr/0009).
+    Every frame holds vectors in axes that turn along. Mirror images would be as true; why they
+    are left out, and how little that has been tested, is in docs/adr/0009.
     """
     quarter, found = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), []
     for turns in (1, 2, 3):
