@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import mujoco
 import numpy as np
-import yaml
 
 from robolearn.core.spec import Array
+from robolearn.hal import chain
 from robolearn.sim.scene import Contact, Geom, Scene, Vec3
 
 ENVIRONMENT, ROBOT = 1, 2
@@ -46,10 +44,9 @@ class Limits:
     torque: Array
 
 
-@cache
 def numbers() -> Any:
-    """The published numbers of the arm (``fr3.yaml``)."""
-    return yaml.safe_load(files("robolearn.sim").joinpath("fr3.yaml").read_text(encoding="utf-8"))
+    """The published numbers of the arm (``hal/arms/fr3.yaml``)."""
+    return chain.numbers("fr3")
 
 
 def limits() -> Limits:
@@ -141,7 +138,7 @@ def _chain(spec: mujoco.MjSpec) -> Any:
     _capsule(link, (-0.06, 0.0, 0.06), (0.0, 0.0, 0.06), 0.06, _WHITE)
     _capsule(link, (0.0, 0.0, 0.06), (0.0, 0.0, 0.13), 0.06, _WHITE)
     for index, (joint, inertial) in enumerate(zip(numbers()["joints"], numbers()["links"][1:], strict=True), 1):
-        half_roll = joint["roll"] / 2
+        half_roll = joint["rpy"][0] / 2
         quat = (math.cos(half_roll), math.sin(half_roll), 0.0, 0.0)
         link = link.add_body(name=f"link{index}", pos=joint["xyz"], quat=quat)
         _inertial(link, inertial)

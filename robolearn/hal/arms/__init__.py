@@ -1,0 +1,1 @@
+"""Published numbers of arms, one YAML file each; read by ``robolearn.hal.chain``."""
