@@ -11,10 +11,11 @@ from types import ModuleType
 from robolearn.core.errors import ConfigError, suggest
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "robot": ("robolearn.hal.drivers", "robolearn.sim.drivers"),
+    "robot": ("robolearn.hal.drivers", "robolearn.sim.drivers", "robolearn.ros.drivers"),
     "task": ("robolearn.sim.tasks",),
     "policy": ("robolearn.policies",),
     "teleop": ("robolearn.teleop.devices",),
+    "probe": ("robolearn.hal.probes", "robolearn.ros.probes"),
 }
 """Plug-in group -> packages whose public modules are its members; entry points use ``robolearn.<group>``."""
 
@@ -25,13 +26,21 @@ def _modules(group: str) -> dict[str, str]:
         raise ConfigError(f"unknown plug-in group '{group}'{suggest(group, GROUPS)}")
     found: dict[str, str] = {}
     for package in GROUPS[group]:
-        spec = importlib.util.find_spec(package)
-        for module in pkgutil.iter_modules(spec.submodule_search_locations if spec else None):
+        for module in pkgutil.iter_modules(_folders(package)):
             if not module.ispkg and not module.name.startswith("_"):
                 found[module.name] = f"{package}.{module.name}"
     for entry in entry_points(group=f"robolearn.{group}"):
         found[entry.name] = entry.value
     return found
+
+
+def _folders(package: str) -> list[str]:
+    """Where the modules of a package lie; empty for a package that is not installed."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 def names(group: str) -> list[str]:

@@ -49,6 +49,7 @@ class Heartbeat:
         period = min((lease.ttl_s for lease in self._leases), default=1.0) / _BEATS_PER_TTL
         try:
             with self._open() as table:
+                table.wait_at_most(period)  # so that a blocked table is noticed before the leases are over
                 last = dict.fromkeys((id(lease) for lease in self._leases), table.clock.now_ns())
                 while not self._over.wait(period):
                     self.beat(table, last)

@@ -64,8 +64,29 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Ticket:
+    """A place in the queue.
+
+    Attributes:
+        number: order of arrival; never given twice.
+        requests: what is waited for, all or nothing.
+        holder: who waits, for people to read.
+        process: the process that waits.
+        waited_s: for how long [s].
+        expires_s: when the place is given up unless the waiter is heard of [s] from now.
+    """
+
+    number: int
+    requests: tuple[Request, ...]
+    holder: str
+    process: ProcessId
+    waited_s: float
+    expires_s: float
+
+
+@dataclass(frozen=True)
 class Status:
-    """A row for people: state ``free``, ``leased``, ``suspect`` or ``quarantined``, and why."""
+    """A row for people: state ``free``, ``leased``, ``suspect``, ``quarantined`` or ``unusable``, and why."""
 
     resource: Resource
     epoch: int
@@ -75,7 +96,7 @@ class Status:
     @property
     def free(self) -> float:
         """What is left to lease."""
-        if self.quarantine is not None or (self.resource.exclusive and self.holds):
+        if self.quarantine is not None or self.resource.unusable or (self.resource.exclusive and self.holds):
             return 0.0
         return max(0.0, self.resource.capacity - sum(hold.amount for hold in self.holds))
 
@@ -86,7 +107,9 @@ class Status:
             return "quarantined"
         if any(hold.suspect for hold in self.holds):
             return "suspect"
-        return "leased" if self.holds else "free"
+        if self.holds:
+            return "leased"
+        return "unusable" if self.resource.unusable else "free"
 
     @property
     def why(self) -> str:
@@ -95,7 +118,7 @@ class Status:
         mend = f"check it, then: robolearn hal clear {name}"
         if self.quarantine is not None:
             return f"{name} is quarantined ({self.quarantine}); {mend}"
-        told = []
+        told = [f"{name} cannot be used: {self.resource.unusable}"] if self.resource.unusable else []
         for hold in self.holds:
             who = f"{hold.holder} (pid {hold.process.pid}) since {duration(hold.held_s)}"
             if hold.suspect:

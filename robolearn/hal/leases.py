@@ -1,49 +1,38 @@
 """Leases: who may use which robot, GPU or CPU share of this host, in one SQLite file.
 
 A resource is free, leased, suspect (its holder fell silent) or quarantined. Neither of the last two is handed on before
-it is cleared, which is a person's act; only for simulated robots and compute shares does the certain death of the
-holder's process suffice. Every grant, quarantine and clearing increases the resource's epoch, so an older holder is
-refused here and, since commands carry the epoch, at the robot's driver. Times are monotonic; leases of an earlier boot
-have expired. Each operation is one transaction.
+it is cleared. Of real hardware that is a person's act, after a look at it; of simulated robots and compute shares a
+passed check does, or the certain death of the holder's process. Every grant, quarantine and clearing increases the
+resource's epoch, so an older holder is refused here and, since commands carry the epoch, at the robot's driver.
+
+Those who wait are served first come, first served; see ``placement`` and ``waiting``. Times are monotonic; leases of an
+earlier boot have expired. Each operation is one transaction.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from robolearn.core.clock import Clock, MonotonicClock
-from robolearn.core.errors import LeaseError, suggest
-from robolearn.hal import placement
+from robolearn.core.errors import LeaseError
+from robolearn.hal import placement, waiting
+from robolearn.hal.check import Finding, failures, passed
 from robolearn.hal.heartbeat import Heartbeat
-from robolearn.hal.lease_types import BusyError, Hold, Lease, Request, Status, duration
+from robolearn.hal.lease_store import LeaseStore
+from robolearn.hal.lease_types import BusyError, Hold, Lease, Request, Status, Ticket, duration
 from robolearn.hal.liveness import ProcessId, is_dead
 from robolearn.hal.resources import Resource
+from robolearn.hal.waiting import Waiter
 
-__all__ = ["BusyError", "Hold", "Lease", "LeaseTable", "Request", "Status", "default_path"]
+__all__ = ["BusyError", "Hold", "Lease", "LeaseTable", "Request", "Status", "Ticket", "Waiter", "default_path"]
 
-_VERSION = 1
 _BUSY_S = 5.0
 _POLL_NS = 100_000_000
-_SCHEMA = """
-CREATE TABLE resources (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, labels TEXT NOT NULL, capacity REAL NOT NULL, simulated INTEGER NOT NULL,
-    epoch INTEGER NOT NULL DEFAULT 0, quarantine TEXT
-) STRICT;
-CREATE TABLE holds (
-    resource TEXT NOT NULL REFERENCES resources (id), epoch INTEGER NOT NULL, amount REAL NOT NULL,
-    holder TEXT NOT NULL, boot TEXT NOT NULL, space TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL,
-    since_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL, suspect TEXT NOT NULL DEFAULT '',
-    PRIMARY KEY (resource, epoch)
-) STRICT;
-"""
 
 
 def default_path() -> Path:
@@ -68,6 +57,7 @@ class LeaseTable:
         *,
         me: ProcessId | None = None,
         dead: Callable[[ProcessId], bool] = is_dead,
+        busy_s: float = _BUSY_S,
     ) -> None:
         """Open or create the table.
 
@@ -75,24 +65,14 @@ class LeaseTable:
             clock: monotonic over all processes of the host.
             me: the process that holds what is acquired here.
             dead: whether a process is certainly gone.
+            busy_s: how long to wait for another writer [s].
 
         Raises:
             LeaseError: the file cannot be made or is not a lease table.
         """
         self.path, self.clock = path, clock or MonotonicClock()
         self.me, self._dead = me or ProcessId.current(), dead
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise LeaseError(
-                f"cannot open the lease table {path}: {error}; set ROBOLEARN_STATE to a writable directory"
-            ) from error
-        try:
-            self._create()
-        except BaseException:
-            self._db.close()
-            raise
+        self._store = LeaseStore(path, self.clock, busy_s=busy_s)
 
     @classmethod
     def default(cls) -> LeaseTable:
@@ -109,38 +89,45 @@ class LeaseTable:
 
     def close(self) -> None:
         """Close the file; what is held stays held."""
-        self._db.close()
+        self._store.db.close()
 
-    def register(self, resource: Resource) -> None:
-        """Make a resource known, or update its labels and capacity.
+    def wait_at_most(self, busy_s: float) -> None:
+        """Change how long each operation waits for another writer [s]."""
+        self._store.db.execute(f"PRAGMA busy_timeout = {int(busy_s * 1e3)}")
+
+    def register(self, resource: Resource, *, transient: bool = False) -> None:
+        """Make a resource known, or update its labels, capacity and health.
+
+        Args:
+            transient: it exists for this process only (a private simulated robot): its row goes when it is released,
+                or when this process is gone and nobody holds it.
 
         Raises:
-            LeaseError: it is known as another kind, or as real hardware instead of simulated.
+            LeaseError: it is known as another kind; or as real hardware instead of simulated, or the other way round,
+                while it is not free.
         """
-        with self._transaction():
-            known = self._rows(resource.id)
-            if known and (known[0].resource.kind, known[0].resource.simulated) != (resource.kind, resource.simulated):
-                old = known[0].resource
-                raise LeaseError(
-                    f"{resource.id} is known as {_what(old)}, not as {_what(resource)}; choose another id for it"
-                )
-            self._db.execute(
-                "INSERT INTO resources (id, kind, labels, capacity, simulated) VALUES (?, ?, ?, ?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET labels = excluded.labels, capacity = excluded.capacity",
-                (
-                    resource.id,
-                    resource.kind,
-                    json.dumps(dict(resource.labels), sort_keys=True),
-                    resource.capacity,
-                    int(resource.simulated),
-                ),
-            )
+        with self._store.transaction():
+            for known in self._store.rows(resource.id):
+                old = known.resource
+                same = old.simulated == resource.simulated or (known.quarantine is None and not known.holds)
+                if old.kind != resource.kind or not same:
+                    raise LeaseError(
+                        f"{resource.id} is known as {_what(old)} ({known.state}), not as {_what(resource)}; "
+                        + ("free it first" if old.kind == resource.kind else "choose another id for it")
+                    )
+            self._store.put(resource, self.me if transient else None)
 
     def status(self) -> list[Status]:
         """All resources as they are now, by id; expired holds become suspect."""
-        with self._transaction():
+        with self._store.transaction():
             self._sweep()
-            return self._rows()
+            return self._store.rows()
+
+    def queue(self) -> list[Ticket]:
+        """Who waits, first come first."""
+        with self._store.transaction():
+            self._sweep()
+            return waiting.tickets(self._store)
 
     def acquire(self, request: Request, *, holder: str, ttl_s: float, wait_s: float = 0.0) -> Lease:
         """Lease one resource; see ``acquire_all``."""
@@ -149,28 +136,33 @@ class LeaseTable:
     def acquire_all(
         self, requests: Sequence[Request], *, holder: str, ttl_s: float, wait_s: float = 0.0
     ) -> list[Lease]:
-        """Lease several resources, all or none, in the order of the requests.
+        """Lease several resources, all or none, in the order of the requests; first come, first served.
 
         Args:
             holder: who asks, for people to read.
-            ttl_s: time to live without heartbeat [s].
+            ttl_s: time to live without heartbeat [s]; 2 suits robots that move in real time.
             wait_s: how long to wait for them [s].
 
         Raises:
             LeaseError: they cannot be had; the message says who holds what since when, and what to do.
         """
-        if not ttl_s > 0 or not wait_s >= 0:
-            raise LeaseError(f"a lease needs ttl > 0 s and wait >= 0 s, got {ttl_s} and {wait_s}")
+        if not wait_s >= 0:
+            raise LeaseError(f"a lease needs wait >= 0 s, got {wait_s}")
         deadline = self.clock.now_ns() + int(wait_s * 1e9)
-        while True:
-            granted = self._try(requests, holder, ttl_s)
-            if not isinstance(granted, str):
-                return granted
-            now = self.clock.now_ns()
-            if now >= deadline:
-                waited = f" (waited {duration(wait_s)})" if wait_s else ""
-                raise LeaseError(granted + waited)
-            self.clock.sleep_until_ns(min(deadline, now + _POLL_NS))
+        with self._waiter(requests, holder, ttl_s, queues=wait_s > 0) as waiter:
+            while True:
+                granted = waiter.attempt()
+                if not isinstance(granted, str):
+                    return granted
+                now = self.clock.now_ns()
+                if now >= deadline:
+                    waited = f" (waited {duration(wait_s)})" if wait_s else ""
+                    raise LeaseError(granted + waited)
+                self.clock.sleep_until_ns(min(deadline, now + _POLL_NS))
+
+    def waiter(self, requests: Sequence[Request], *, holder: str, ttl_s: float) -> Waiter:
+        """A request that can be tried again and again, without blocking, and keeps its place in the queue."""
+        return self._waiter(requests, holder, ttl_s, queues=True)
 
     def beat(self, lease: Lease) -> None:
         """Extend a lease by its time to live.
@@ -178,9 +170,9 @@ class LeaseTable:
         Raises:
             LeaseError: it has expired or was taken away; it does not come back.
         """
-        now = self.clock.now_ns()
-        with self._transaction():
-            changed = self._db.execute(
+        with self._store.transaction():
+            now = self.clock.now_ns()  # not before: the table may have kept us waiting
+            changed = self._store.db.execute(
                 "UPDATE holds SET expires_ns = ?"
                 " WHERE resource = ? AND epoch = ? AND suspect = '' AND boot = ? AND expires_ns > ?",
                 (now + int(lease.ttl_s * 1e9), lease.resource, lease.epoch, self.me.boot, now),
@@ -195,12 +187,14 @@ class LeaseTable:
         Raises:
             LeaseError: it is no longer held.
         """
-        with self._transaction():
+        with self._store.transaction():
             self._sweep()
-            changed = self._db.execute(
+            changed = self._store.db.execute(
                 "DELETE FROM holds WHERE resource = ? AND epoch = ? AND suspect = ''", (lease.resource, lease.epoch)
             ).rowcount
             refusal = "" if changed else self._refusal(lease)
+            if changed and self._store.owner(lease.resource) is not None:
+                self._forget(lease.resource)
         if refusal:
             raise LeaseError(refusal)
 
@@ -210,13 +204,14 @@ class LeaseTable:
         Raises:
             LeaseError: no such resource.
         """
-        with self._transaction():
-            self._require(resource)
-            self._db.execute("UPDATE resources SET quarantine = ? WHERE id = ?", (why or "no reason given", resource))
-            self._db.execute(
-                "UPDATE holds SET suspect = ? WHERE resource = ? AND suspect = ''", (f"quarantined: {why}", resource)
+        with self._store.transaction():
+            for hold in self._store.row(resource).holds:
+                if not hold.suspect:
+                    self._store.suspect(resource, hold.epoch, f"quarantined: {why}")
+            self._store.db.execute(
+                "UPDATE resources SET quarantine = ? WHERE id = ?", (why or "no reason given", resource)
             )
-            self._next_epoch(resource)
+            self._store.next_epoch(resource)
 
     def clear(self, resource: str) -> None:
         """Make a suspect or quarantined resource free again: a person's act, after a look at it.
@@ -224,24 +219,38 @@ class LeaseTable:
         Raises:
             LeaseError: no such resource, or somebody holds it.
         """
-        with self._transaction():
-            self._sweep()
-            status = self._require(resource)
-            if status.resource.exclusive and status.state == "leased":
-                raise LeaseError(f"cannot clear: {status.why}")
-            self._db.execute("UPDATE resources SET quarantine = NULL WHERE id = ?", (resource,))
-            self._db.execute("DELETE FROM holds WHERE resource = ? AND suspect <> ''", (resource,))
-            self._next_epoch(resource)
+        with self._store.transaction():
+            self._clear(resource)
+
+    def clear_checked(self, resource: str, findings: Sequence[Finding]) -> None:
+        """Make a suspect or quarantined simulated robot or compute share free again, because a check has passed.
+
+        Raises:
+            LeaseError: it is real hardware, which a person has to look at; the check failed or found out nothing; no
+                such resource; somebody holds it.
+        """
+        with self._store.transaction():
+            found = self._store.row(resource).resource
+            if not _harmless(found):
+                raise LeaseError(
+                    f"{resource} is {_what(found)}: a person has to look at it, then: robolearn hal clear {resource}"
+                )
+            if not passed(findings):
+                wrong = "; ".join(f"{f.name}: {f.value}" for f in failures(findings)) or "nothing was checked"
+                raise LeaseError(f"{resource} is not cleared: {wrong}")
+            self._clear(resource)
 
     def clear_if_dead(self, resource: str) -> bool:
         """Clear what dead processes held of a simulated robot or a compute share; True when it is not suspect now.
 
         Real hardware and quarantined resources are left as they are.
         """
-        with self._transaction():
+        with self._store.transaction():
             self._sweep()
-            self._clear_dead(self._require(resource))
-            return self._require(resource).state in ("free", "leased")
+            status = self._store.row(resource)
+            self._clear_dead(status)
+            now = self._store.rows(resource)
+            return not now or now[0].state not in ("suspect", "quarantined")
 
     @contextmanager
     def lease(
@@ -273,139 +282,114 @@ class LeaseTable:
                     except LeaseError as error:
                         lease.lost = str(error)
 
-    def _create(self) -> None:
-        try:
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                with self._transaction():
-                    (version,) = self._db.execute("PRAGMA user_version").fetchone()
-                    if version == 0:
-                        for statement in filter(str.strip, _SCHEMA.split(";")):
-                            self._db.execute(statement)
-                        self._db.execute(f"PRAGMA user_version = {_VERSION}")
-                        version = _VERSION
-        except sqlite3.OperationalError as error:
-            raise BusyError(f"the lease table {self.path} cannot be used now: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise LeaseError(f"{self.path} is not a lease table ({error}); move it away") from error
-        if version != _VERSION:
-            raise LeaseError(
-                f"{self.path} has lease table version {version}, this robolearn knows {_VERSION}; "
-                "use one version of robolearn on a host, or another ROBOLEARN_STATE"
-            )
+    def _waiter(self, requests: Sequence[Request], holder: str, ttl_s: float, *, queues: bool) -> Waiter:
+        if not ttl_s > 0:
+            raise LeaseError(f"a lease needs ttl > 0 s, got {ttl_s}")
+        wish = tuple(requests)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """One writer at a time; everything or nothing."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-        except sqlite3.OperationalError as error:
-            raise BusyError(f"the lease table {self.path} cannot be used now: {error}") from error
+        def attempt(ticket: int | None) -> tuple[list[Lease] | str, int | None]:
+            with self._store.transaction():
+                granted = self._try(wish, holder, ttl_s, ticket)
+                if isinstance(granted, str) and queues:
+                    return granted, waiting.keep(self._store, ticket, wish, holder, self.me)
+                return granted, None
 
-    def _try(self, requests: Sequence[Request], holder: str, ttl_s: float) -> list[Lease] | str:
-        """Leases for all requests, or why not."""
-        with self._transaction():
-            self._sweep()
-            for status in self._rows():
-                self._clear_dead(status)
-            rows = self._rows()
-            chosen = placement.choose(requests, rows)
-            if isinstance(chosen, str):
-                return chosen
-            return [
-                self._grant(status, request, holder, ttl_s) for request, status in zip(requests, chosen, strict=True)
-            ]
+        return Waiter(attempt, self._leave)
+
+    def _try(self, requests: tuple[Request, ...], holder: str, ttl_s: float, ticket: int | None) -> list[Lease] | str:
+        """Leases for all requests, or why not now."""
+        self._sweep()
+        for status in self._store.rows():
+            self._clear_dead(status)
+        rows = self._store.rows()
+        chosen = placement.choose(requests, rows, self._before(ticket, rows))
+        if isinstance(chosen, str):
+            hopeless = placement.never(requests, rows)
+            if hopeless:
+                raise LeaseError(hopeless)
+            return chosen
+        if ticket is not None:
+            waiting.remove(self._store, ticket)
+        pairs = zip(requests, chosen, strict=True)
+        return [self._grant(status, request, holder, ttl_s) for request, status in pairs]
+
+    def _before(self, ticket: int | None, rows: Sequence[Status]) -> list[Ticket]:
+        """Who has waited longer. Those who wait for something this process holds do not count: it would wait for them
+        while they wait for it."""
+        mine = [row for row in rows if any(hold.process == self.me for hold in row.holds)]
+        return [
+            other
+            for other in waiting.tickets(self._store)
+            if (ticket is None or other.number < ticket) and not any(placement.wanted(other, row) for row in mine)
+        ]
+
+    def _leave(self, ticket: int) -> None:
+        with self._store.transaction():
+            waiting.remove(self._store, ticket)
 
     def _grant(self, status: Status, request: Request, holder: str, ttl_s: float) -> Lease:
-        resource, now, me = status.resource, self.clock.now_ns(), self.me
-        epoch = self._next_epoch(resource.id)
+        resource = status.resource
         amount = resource.capacity if resource.exclusive else request.amount
-        self._db.execute(
-            "INSERT INTO holds (resource, epoch, amount, holder, boot, space, pid, started, since_ns, expires_ns)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (resource.id, epoch, amount, holder, me.boot, me.space, me.pid, me.started, now, now + int(ttl_s * 1e9)),
-        )
-        return Lease(resource.id, epoch, amount, ttl_s)
+        lease = Lease(resource.id, self._store.next_epoch(resource.id), amount, ttl_s)
+        self._store.hold(lease, holder, self.me)
+        return lease
 
     def _sweep(self) -> None:
-        """Holds that expired, or whose process is gone, become suspect."""
-        for status in self._rows():
+        """Holds that expired, or whose process is gone, become suspect; what belongs to nobody any more goes."""
+        waiting.sweep(self._store, self.me, self._dead)
+        for status in self._store.rows():
+            name = status.resource.id
             for hold in status.holds:
-                if hold.suspect:
-                    continue
-                if hold.process.boot != self.me.boot:
-                    why = "the host was restarted"
-                elif hold.expires_s <= 0:
-                    why = "its holder stopped sending heartbeats"
-                elif self._dead(hold.process):
-                    why = "its holder's process is gone"
-                else:
-                    continue
-                self._db.execute(
-                    "UPDATE holds SET suspect = ? WHERE resource = ? AND epoch = ?",
-                    (why, status.resource.id, hold.epoch),
-                )
+                if not hold.suspect and (why := self._suspicion(hold)):
+                    self._store.suspect(name, hold.epoch, why)
+            owner = self._store.owner(name)
+            if owner is not None and (owner.boot != self.me.boot or self._dead(owner)):
+                self._forget(name)
+
+    def _suspicion(self, hold: Hold) -> str:
+        if hold.process.boot != self.me.boot:
+            return "the host was restarted"
+        if hold.expires_s <= 0:
+            return "its holder stopped sending heartbeats"
+        return "its holder's process is gone" if self._dead(hold.process) else ""
+
+    def _clear(self, resource: str) -> None:
+        self._sweep()
+        status = self._store.row(resource)
+        if status.resource.exclusive and status.state == "leased":
+            raise LeaseError(f"cannot clear: {status.why}")
+        self._store.db.execute("UPDATE resources SET quarantine = NULL WHERE id = ?", (resource,))
+        self._store.db.execute("DELETE FROM holds WHERE resource = ? AND suspect <> ''", (resource,))
+        self._store.next_epoch(resource)
 
     def _clear_dead(self, status: Status) -> None:
         resource = status.resource
-        if status.quarantine is not None or not (resource.simulated or not resource.exclusive):
+        if status.quarantine is not None or not _harmless(resource):
             return
         for hold in status.holds:
             if hold.suspect and self._dead(hold.process):
-                self._db.execute("DELETE FROM holds WHERE resource = ? AND epoch = ?", (resource.id, hold.epoch))
-                self._next_epoch(resource.id)
+                self._store.db.execute("DELETE FROM holds WHERE resource = ? AND epoch = ?", (resource.id, hold.epoch))
+                self._store.next_epoch(resource.id)
 
-    def _next_epoch(self, resource: str) -> int:
-        self._db.execute("UPDATE resources SET epoch = epoch + 1 WHERE id = ?", (resource,))
-        (epoch,) = self._db.execute("SELECT epoch FROM resources WHERE id = ?", (resource,)).fetchone()
-        return int(epoch)
+    def _forget(self, resource: str) -> None:
+        status = self._store.row(resource)
+        if not status.holds and status.quarantine is None:
+            self._store.forget(resource)
 
     def _refusal(self, lease: Lease) -> str:
         self._sweep()
-        status = self._require(lease.resource)
-        hold = next((hold for hold in status.holds if hold.epoch == lease.epoch), None)
-        why = hold.suspect if hold else f"its epoch is {status.epoch} now"
+        found = self._store.rows(lease.resource)
+        if not found:
+            why = "it was given back and forgotten"
+        else:
+            hold = next((hold for hold in found[0].holds if hold.epoch == lease.epoch), None)
+            why = hold.suspect if hold else f"its epoch is {found[0].epoch} now"
         return f"the lease of {lease.resource} (epoch {lease.epoch}) is no longer held: {why}"
 
-    def _require(self, resource: str) -> Status:
-        found = self._rows(resource)
-        if not found:
-            have = (row[0] for row in self._db.execute("SELECT id FROM resources"))
-            raise LeaseError(f"unknown resource '{resource}'{suggest(resource, have)}")
-        return found[0]
 
-    def _rows(self, resource: str = "") -> list[Status]:
-        where, values = (" WHERE id = ?", (resource,)) if resource else ("", ())
-        found: dict[str, Status] = {}
-        for name, kind, labels, capacity, simulated, epoch, quarantine in self._db.execute(
-            f"SELECT id, kind, labels, capacity, simulated, epoch, quarantine FROM resources{where} ORDER BY id", values
-        ):
-            item = Resource(name, kind, json.loads(labels), capacity, bool(simulated))
-            found[name] = Status(item, epoch, quarantine, ())
-        now = self.clock.now_ns()
-        for row in self._db.execute(
-            "SELECT resource, epoch, amount, holder, boot, space, pid, started, since_ns, expires_ns, suspect"
-            " FROM holds ORDER BY resource, epoch"
-        ):
-            if row[0] in found:
-                hold = Hold(
-                    epoch=row[1],
-                    amount=row[2],
-                    holder=row[3],
-                    process=ProcessId(*row[4:8]),
-                    held_s=(now - row[8]) * 1e-9,
-                    expires_s=(row[9] - now) * 1e-9,
-                    suspect=row[10],
-                )
-                found[row[0]] = replace(found[row[0]], holds=(*found[row[0]].holds, hold))
-        return list(found.values())
+def _harmless(resource: Resource) -> bool:
+    """Simulated robots and shares of compute: the death of a holder, or a check, says enough."""
+    return resource.simulated or not resource.exclusive
 
 
 def _what(resource: Resource) -> str:

@@ -68,6 +68,30 @@ def _pid_namespace() -> str:
         return "unknown"
 
 
+def who_locks(path: Path, byte: int) -> str:
+    """In words, which process has a write lock on a byte of a file (proc(5), locks), and what to do if it is stopped.
+
+    Empty when that cannot be told. The file is not opened: closing it would drop the locks of this very process.
+    """
+    try:
+        inode = path.stat().st_ino
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        # 1: POSIX  ADVISORY  WRITE 1234 08:01:5678 1073741825 1073741825
+        fields = line.split()[1:]
+        if fields[:1] != ["POSIX"] or fields[2:3] != ["WRITE"] or len(fields) != 7:
+            continue
+        pid, file, start, end = int(fields[3]), fields[4], int(fields[5]), fields[6]
+        if int(file.rpartition(":")[2]) == inode and start <= byte and (end == "EOF" or byte <= int(end)):
+            stat = _stat(pid) if pid > 0 else None
+            if stat and stat[0] in "Tt":
+                return f"process {pid} has it and is stopped; let it go on: kill -CONT {pid}, or end it: kill -9 {pid}"
+            return f"process {pid} has it"
+    return ""
+
+
 def _stat(pid: int) -> tuple[str, int] | None:
     """State letter and start time [ticks] of a process (proc(5), fields 3 and 22), or None when there is none."""
     try:

@@ -88,9 +88,7 @@ def test_a_mistake_is_one_line_that_names_it(cli: Cli, line: str, message: str) 
     assert message in err
 
 
-@pytest.mark.parametrize(
-    "line", ["report nowhere", "buffer info nowhere", "buffer verify nowhere", "hal clear nothing"]
-)
+@pytest.mark.parametrize("line", ["report nowhere", "buffer info nowhere", "buffer verify nowhere"])
 def test_what_cannot_be_done_is_one_line_and_status_1(cli: Cli, line: str) -> None:
     status, out, err = cli(*line.split())
     assert (status, out, err.count("\n")) == (1, "", 1)

@@ -13,8 +13,9 @@ import pytest
 
 from robolearn.core.errors import LeaseError, StaleEpochError
 from robolearn.core.types import Command
+from robolearn.hal.check import Finding
 from robolearn.hal.drivers import fake
-from robolearn.hal.leases import LeaseTable, Request
+from robolearn.hal.leases import BusyError, LeaseTable, Request
 from robolearn.hal.resources import Resource
 
 PROLOGUE = """
@@ -151,11 +152,28 @@ def test_a_holder_that_slept_past_its_time_is_refused_by_table_and_driver(start:
         assert table.status()[0].state == "leased"
 
 
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not tell who locks what")
+def test_a_writer_that_is_stopped_amid_a_transaction_is_named(start: Start, path: Path) -> None:
+    holder = start("with table._store.transaction():\n    say('inside')\n    sys.stdin.readline()\nsay('out')")
+    assert read(holder) == ["inside"]
+    with LeaseTable(path, busy_s=0.05) as table:
+        with pytest.raises(BusyError, match=f"process {holder.pid} has it$"):
+            table.status()
+        holder.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, holder.pid, os.WSTOPPED | os.WNOWAIT)
+        with pytest.raises(BusyError, match=f"process {holder.pid} has it and is stopped.*kill -CONT {holder.pid}"):
+            table.status()
+        holder.send_signal(signal.SIGCONT)
+        go(holder)
+        assert read(holder) == ["out"]
+        assert len(table.status()) == 2
+
+
 def test_a_lost_writer_does_not_lock_the_table(start: Start, path: Path) -> None:
     """Killed in the middle of a transaction: its changes are gone, and the table works."""
     holder = start(
-        "with table._transaction():\n"
-        "    table._db.execute(\"UPDATE resources SET quarantine = 'half'\")\n"
+        "with table._store.transaction():\n"
+        "    table._store.db.execute(\"UPDATE resources SET quarantine = 'half'\")\n"
         "    say('inside')\n"
         "    sys.stdin.readline()\n"
     )
@@ -164,3 +182,130 @@ def test_a_lost_writer_does_not_lock_the_table(start: Start, path: Path) -> None
     holder.wait()
     with LeaseTable(path) as table:
         assert [row.state for row in table.status()] == ["free", "free"]
+
+
+WAIT = """
+say("ready")
+lease = table.acquire(Request("robot", "arm0"), holder=sys.argv[2], ttl_s=60, wait_s=60)
+say("got", lease.epoch)
+sys.stdin.readline()
+table.release(lease)
+say("gave")
+sys.stdin.readline()
+"""
+
+
+def until_waiting(table: LeaseTable, *holders: str) -> None:
+    deadline = time.monotonic() + 30
+    while [ticket.holder for ticket in table.queue()] != list(holders):
+        assert time.monotonic() < deadline, table.queue()
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_waiter_that_is_gone_or_asleep_holds_nobody_up(start: Start, path: Path, how: signal.Signals) -> None:
+    with LeaseTable(path) as table:
+        mine = table.acquire(Request("robot", "arm0"), holder="first", ttl_s=60)
+        waiters = []
+        for name in ("second", "third"):
+            waiters.append(start(WAIT, name))
+            assert read(waiters[-1]) == ["ready"]
+            until_waiting(table, *("second", "third")[: len(waiters)])
+        waiters[0].send_signal(how)
+        until_waiting(table, "third")
+        table.release(mine)
+        assert read(waiters[1])[0] == "got"
+        if how == signal.SIGSTOP:
+            waiters[0].send_signal(signal.SIGCONT)
+            until_waiting(table, "second")
+            go(waiters[1])
+            assert read(waiters[0])[0] == "got"
+
+
+FLEET = """
+import fcntl, os, time
+def apply(epoch):
+    with open(sys.argv[2], "r+") as fence:
+        fcntl.flock(fence, fcntl.LOCK_EX)
+        if epoch < int(fence.read() or 0):
+            return False
+        fence.seek(0)
+        fence.write(str(epoch))
+        fence.flush()
+        with open(sys.argv[3], "a") as log:
+            log.write(f"{epoch} {os.getpid()}\\n")
+        return True
+say("ready")
+while True:
+    try:
+        lease = table.acquire(Request("robot", "sim0"), holder="one of the fleet", ttl_s=0.3, wait_s=60)
+        for _ in range(10):
+            if not apply(lease.epoch):
+                break
+            time.sleep(0.005)
+            table.beat(lease)
+        table.release(lease)
+    except LeaseError:
+        pass
+"""
+
+
+def drive_through_signals(start: Start, path: Path, tmp_path: Path, *, blows: int) -> tuple[list[tuple[int, int]], int]:
+    """What three processes did to one robot while they were stopped, woken and killed; and how often it was suspect."""
+    rng, suspects, fleet = np.random.default_rng(0), 0, list[subprocess.Popen[str]]()
+    fence, log = tmp_path / "fence", tmp_path / "log"
+    fence.touch()
+    log.touch()
+
+    def join() -> None:
+        fleet.append(start(FLEET, str(fence), str(log)))
+        assert read(fleet[-1]) == ["ready"]
+
+    with LeaseTable(path, busy_s=0.5) as table:
+        table.register(Resource("sim0", "robot", simulated=True))
+        for _ in range(3):
+            join()
+        for _ in range(blows):
+            seen, victim = log.stat().st_size, fleet[int(rng.integers(len(fleet)))]
+            kill, begun = rng.random() < 0.3, time.monotonic()
+            victim.send_signal(signal.SIGKILL if kill else signal.SIGSTOP)
+            while log.stat().st_size < seen + 100:  # the others go on
+                assert time.monotonic() < begun + 60, (table.status(), table.queue())
+                if not kill and time.monotonic() > begun + 1:
+                    victim.send_signal(signal.SIGCONT)  # it may have been stopped while it had the fence open
+                try:
+                    if any(row.state == "suspect" for row in table.status() if row.resource.id == "sim0"):
+                        suspects += 1
+                        table.clear_checked("sim0", [Finding("it answers", True, "yes")])
+                except BusyError:  # stopped amid a transaction
+                    victim.send_signal(signal.SIGCONT)
+                time.sleep(0.005)
+            if kill:
+                fleet.remove(victim)
+                join()
+            else:
+                victim.send_signal(signal.SIGCONT)
+    done = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
+    return [(epoch, pid) for epoch, pid in done], suspects
+
+
+def test_processes_that_are_stopped_and_killed_never_drive_together(start: Start, path: Path, tmp_path: Path) -> None:
+    done, _ = drive_through_signals(start, path, tmp_path, blows=3)
+    check_driven(done)
+
+
+@pytest.mark.slow
+def test_processes_that_are_stopped_and_killed_often_never_drive_together(
+    start: Start, path: Path, tmp_path: Path
+) -> None:
+    done, suspects = drive_through_signals(start, path, tmp_path, blows=60)
+    check_driven(done)
+    assert suspects > 5
+
+
+def check_driven(done: list[tuple[int, int]]) -> None:
+    epochs = [epoch for epoch, _ in done]
+    assert epochs == sorted(epochs), "an older holder moved the robot after a newer one"
+    assert len(set(done)) == len(set(epochs)), "two processes moved it with one epoch"
+    assert len(set(epochs)) > 8
+    assert len({pid for _, pid in done}) > 1

@@ -221,8 +221,28 @@ def test_registering_again_keeps_the_lease_and_cannot_make_a_real_robot_simulate
     table.register(Resource("arm0", "robot", {"site": "labZ"}))
     table.beat(lease)
     assert table.status()[0].resource.labels == {"site": "labZ"}
-    with pytest.raises(LeaseError, match="a real robot, not as a simulated robot"):
+    with pytest.raises(LeaseError, match=r"a real robot \(leased\), not as a simulated robot; free it first"):
         table.register(Resource("arm0", "robot", simulated=True))
+    with pytest.raises(LeaseError, match="not as a real camera; choose another id"):
+        table.register(Resource("arm0", "camera"))
+    table.quarantine("sim0", "why")
+    with pytest.raises(LeaseError, match=r"a simulated robot \(quarantined\), not as a real robot"):
+        table.register(Resource("sim0", "robot"))
+
+
+def test_a_free_name_may_change_from_a_simulated_to_a_real_robot(world: World) -> None:
+    """An arm is tried in simulation under the name it will have."""
+    table = world.open()
+    epoch = table.acquire(Request("robot", "sim0"), holder="a", ttl_s=1).epoch
+    world.clock.advance(1)
+    with pytest.raises(LeaseError, match="simulated robot"):
+        table.register(Resource("sim0", "robot"))
+    table.clear("sim0")
+    table.register(Resource("sim0", "robot"))
+    assert table.acquire(Request("robot", "sim0"), holder="b", ttl_s=1).epoch > epoch
+    world.clock.advance(1)
+    world.dead.add(ME)
+    assert not table.clear_if_dead("sim0"), "it counts as real now"
 
 
 def test_a_lease_context_gives_back_and_beats(world: World) -> None:
@@ -256,6 +276,19 @@ def test_the_heartbeat_keeps_a_lease_and_reports_its_loss(tmp_path: Path) -> Non
             assert "smoke" in lease.lost
         assert lost == [lease]
         assert state(table, "arm0") == "quarantined"
+
+
+def test_a_blocked_table_costs_the_lease_in_time(tmp_path: Path) -> None:
+    """Another process is stopped amid a transaction: the holder knows before anybody else could have the robot."""
+    noticed = threading.Event()
+    with LeaseTable(tmp_path / "leases.db") as table, LeaseTable(tmp_path / "leases.db") as other:
+        table.register(Resource("arm0", "robot"))
+        with table.lease([ROBOT], holder="a", ttl_s=0.4, on_lost=lambda lease: noticed.set()) as (lease,):
+            with other._store.transaction():
+                start = MonotonicClock().now_ns()
+                assert noticed.wait(20)
+                assert MonotonicClock().now_ns() - start < 4e9, "not only when the table gives up after 5 s"
+            assert "cannot be used now" in lease.lost
 
 
 def test_files_that_are_no_lease_table_are_refused(tmp_path: Path) -> None:

@@ -1,59 +1,39 @@
-"""Resources and the probes for compute."""
-
-from pathlib import Path
+"""Resources, and which of them a learner takes."""
 
 import pytest
 
 from robolearn.core.errors import ConfigError, MissingDependencyError
 from robolearn.hal import resources
-from robolearn.hal.resources import Resource, parse_smi, probe_compute, probe_cpu, probe_gpus
+from robolearn.hal.resources import Found, Resource, probe_compute, probe_cpu
 
-SMI = "0, GPU-aaaa-1, NVIDIA A, 81559\n1, GPU-bbbb-2, NVIDIA B, 24576\n"
-
-
-def fake_smi(directory: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = directory / "nvidia-smi"
-    command.write_text(f"#!/bin/sh\n{script}\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+GPUS = (Resource("gpu:a", "gpu", health="hot", unusable="GPU 0 is at 95 °C"), Resource("gpu:b", "gpu"))
 
 
-def test_gpus_are_listed_as_cuda_sees_them() -> None:
-    ids = {
-        None: ["gpu:GPU-aaaa-1", "gpu:GPU-bbbb-2"],
-        "1,0": ["gpu:GPU-bbbb-2", "gpu:GPU-aaaa-1"],
-        "GPU-bbbb": ["gpu:GPU-bbbb-2"],
-        "": [],
-        "-1": [],
-        "0,7,1": ["gpu:GPU-aaaa-1"],
-    }
-    for visible, expected in ids.items():
-        assert [gpu.id for gpu in parse_smi(SMI, visible)] == expected
-    assert parse_smi(SMI, None)[0].labels == {"index": "0", "name": "NVIDIA A", "memory_mib": "81559"}
+def see(monkeypatch: pytest.MonkeyPatch, found: Found) -> None:
+    monkeypatch.setattr(resources, "probe_gpus", lambda: found)
 
 
-def test_a_gpu_is_taken_when_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_smi(tmp_path, f"printf '{SMI}'", monkeypatch)
-    assert probe_compute("auto").id == probe_compute("cuda").id == "gpu:GPU-aaaa-1"
+def test_a_learner_takes_the_first_gpu_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    see(monkeypatch, Found(GPUS))
+    assert probe_compute("auto").id == probe_compute("cuda").id == "gpu:b"
     assert probe_compute("cpu").kind == "cpu"
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert probe_compute("auto").kind == "cpu"
-    with pytest.raises(MissingDependencyError, match=r"none is visible.*--device cpu"):
-        probe_compute("cuda")
 
 
-def test_without_a_driver_the_probe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "nvidia-smi is not installed" in probe_gpus().problem
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (Found(), "none is visible"),
+        (Found(problem="no driver"), "no driver"),
+        (Found(GPUS[:1]), "GPU 0 is at 95 °C"),
+    ],
+)
+def test_without_a_usable_gpu_it_takes_the_cpu_or_says_why(
+    monkeypatch: pytest.MonkeyPatch, found: Found, why: str
+) -> None:
+    see(monkeypatch, found)
     assert probe_compute("auto").kind == "cpu"
-    with pytest.raises(MissingDependencyError, match="nvidia-smi is not installed"):
+    with pytest.raises(MissingDependencyError, match=f"no GPU: {why}; or learn with --device cpu"):
         probe_compute("cuda")
-    fake_smi(tmp_path, "echo 'no devices were found'; exit 6", monkeypatch)
-    assert "no devices were found" in probe_gpus().problem
-    monkeypatch.setattr(resources, "_SMI_TIMEOUT_S", 0.05)
-    fake_smi(tmp_path, "exec sleep 5", monkeypatch)
-    assert "did not answer" in probe_gpus().problem
 
 
 def test_the_cpu_has_cores() -> None:
@@ -70,5 +50,7 @@ def test_impossible_resources_and_devices_are_refused() -> None:
         Resource("gpu:0", "gpu", capacity=0.0)
     with pytest.raises(ConfigError, match="exclusive"):
         Resource("arm", "robot", capacity=2.0)
+    with pytest.raises(ConfigError, match=r"unusable \(smoke\), so its health is not 'ok'"):
+        Resource("arm", "robot", unusable="smoke")
     with pytest.raises(ConfigError, match="did you mean 'cuda'"):
         probe_compute("cuda0")
