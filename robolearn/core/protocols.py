@@ -31,6 +31,13 @@ class Robot(Protocol):
             StaleEpochError: the command's epoch is older than one already seen.
         """
 
+    def take(self, epoch: int) -> None:
+        """Be driven under the lease of this epoch from now on, by resets as well.
+
+        Raises:
+            StaleEpochError: a newer epoch has been seen.
+        """
+
     def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
         """Bring the robot to the start of an episode, by its own safe means.
 

@@ -11,6 +11,9 @@ pytest collects the inherited tests. Nothing here imports pytest.
 
 from __future__ import annotations
 
+import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -54,6 +57,10 @@ class RobotContract:
         scene: bodies for ``reset``.
         position_tolerance: how well ``reset`` reaches a position [m].
         rotation_tolerance: how well it reaches an orientation [rad].
+        stopped_from_threads: ``stop`` may be called while another thread is in ``apply``.
+        rest_s: how long the robot may take to come to rest once commands cease or it is stopped [s].
+        rest_tolerance: how far the TCP may wander in a control period and count as at rest [m].
+        patience_s: how much longer than two control periods a single ``apply`` may take on a busy machine [s].
     """
 
     deterministic: bool = False
@@ -62,6 +69,10 @@ class RobotContract:
     scene: Mapping[str, Array] = {}
     position_tolerance: float = 1e-3
     rotation_tolerance: float = 1e-2
+    stopped_from_threads: bool = True
+    rest_s: float = 3.0
+    rest_tolerance: float = 5e-4
+    patience_s: float = 2.0
 
     def make_robot(self) -> Robot:
         """A new robot, ready to move."""
@@ -86,6 +97,24 @@ class RobotContract:
         rng, spec = np.random.default_rng(0), robot.spec.action
         low, high = np.broadcast_to(spec.low, spec.shape), np.broadcast_to(spec.high, spec.shape)
         return [spec.clip(0.2 * rng.uniform(low, high)) for _ in range(count)]
+
+    def motion(self) -> float | None:
+        """How fast the robot moves, seen from outside (any unit, 0 at rest); None where nobody else can tell.
+
+        A simulated counterpart of the hardware can: it still sees the arm when the driver is closed.
+        """
+        return None
+
+    def comes_to_rest(self, look: Callable[[], Array], wait_s: float) -> bool:
+        """Whether what ``look`` returns settles within ``rest_s``: to ``rest_tolerance`` from one look to the next."""
+        end, before = time.monotonic() + self.rest_s, look()
+        while time.monotonic() < end:
+            time.sleep(wait_s)
+            after = look()
+            if float(np.abs(after - before).max()) <= self.rest_tolerance:
+                return True
+            before = after
+        return False
 
     def test_is_a_robot(self) -> None:
         """It has every method of the protocol."""
@@ -154,7 +183,9 @@ class RobotContract:
             for what, action in bad.items():
                 expect_raises(SpecError, lambda action=action: robot.apply(Command(action, 1)), what)  # type: ignore[misc]
             if before is not None:
-                expect(np.array_equal(before, robot.observe()["tcp_pose"]), "a refused action moved the robot")
+                moved = float(np.abs(robot.observe()["tcp_pose"] - before).max())
+                noise = 0.0 if self.deterministic else self.rest_tolerance
+                expect(moved <= noise, f"a refused action moved the robot by {moved:g}")
             robot.apply(Command(good, 1))
 
     def test_an_older_epoch_is_refused(self) -> None:
@@ -178,6 +209,15 @@ class RobotContract:
             robot.clear()
             expect_raises(StaleEpochError, lambda: robot.apply(Command(still, 4)), "epoch 4 after a stop")
 
+    def test_a_lease_is_taken_before_anything_moves(self) -> None:
+        """``take`` fences resets too: an older lease cannot be taken, and what is taken refuses older commands."""
+        with self.ready() as robot:
+            robot.take(5)
+            expect_raises(StaleEpochError, lambda: robot.take(4), "taking epoch 4 after 5")
+            expect_raises(StaleEpochError, lambda: robot.apply(Command(self.still(robot), 4)), "epoch 4 after 5")
+            robot.take(5)
+            robot.apply(Command(self.still(robot), 5))
+
     def test_a_stop_latches(self) -> None:
         """After a stop nothing moves until it is cleared; stopping and clearing twice is harmless."""
         with self.ready() as robot:
@@ -191,6 +231,76 @@ class RobotContract:
             robot.clear()
             robot.clear()
             robot.apply(Command(still, 9))
+
+    def test_a_stop_from_another_thread_ends_apply(self) -> None:
+        """A stop that comes while commands are being applied ends them, soon, and latches."""
+        if not self.stopped_from_threads:
+            return
+        with self.ready() as robot:
+            ended, begun = threading.Event(), threading.Event()
+
+            def drive() -> None:
+                still = self.still(robot)
+                try:
+                    while True:
+                        robot.apply(Command(still, 1))
+                        begun.set()
+                except RobotStoppedError:
+                    ended.set()
+
+            thread = threading.Thread(target=drive, daemon=True)
+            thread.start()
+            limit = 2 / robot.spec.control_hz + self.patience_s
+            expect(begun.wait(limit), f"apply did not return within {limit:.2f} s")
+            robot.stop("contract")
+            expect(ended.wait(limit), f"apply went on for {limit:.2f} s after a stop, or did not raise")
+            thread.join()
+            validate_all(robot.spec.observation, robot.observe())
+
+    def test_apply_returns_in_time(self) -> None:
+        """Two control periods are enough for a command: a driver never waits for hardware without a limit."""
+        with self.ready() as robot:
+            took = []
+            for action in self.actions(robot, _STEPS):
+                start = time.monotonic()
+                robot.apply(Command(action, 1))
+                took.append(time.monotonic() - start)
+            limit = 2 / robot.spec.control_hz
+            expect(statistics.median(took) <= limit, f"apply takes {statistics.median(took):.3f} s > {limit:.3f} s")
+            expect(max(took) <= limit + self.patience_s, f"an apply took {max(took):.3f} s")
+
+    def test_silence_stops(self) -> None:
+        """When commands cease the robot comes to rest by itself, without a stop, and takes the next command."""
+        with self.ready() as robot:
+            if "tcp_pose" not in robot.spec.observation:
+                return
+            for action in self.actions(robot, _STEPS):
+                robot.apply(Command(action, 1))
+            rest = self.comes_to_rest(lambda: robot.observe()["tcp_pose"][:3], 1 / robot.spec.control_hz)
+            expect(rest, f"the robot still moves {self.rest_s:g} s after the last command")
+            robot.apply(Command(self.still(robot), 1))
+
+    def test_a_stop_ends_motion(self) -> None:
+        """A stop amid motion brings the robot to rest, and it can still be observed."""
+        with self.ready() as robot:
+            if "tcp_pose" not in robot.spec.observation:
+                return
+            for action in self.actions(robot, _STEPS):
+                robot.apply(Command(action, 1))
+            robot.stop("contract")
+            rest = self.comes_to_rest(lambda: robot.observe()["tcp_pose"][:3], 1 / robot.spec.control_hz)
+            expect(rest, f"the robot still moves {self.rest_s:g} s after a stop")
+
+    def test_close_amid_motion_stops(self) -> None:
+        """Closing a moving robot leaves it at rest; where somebody else can tell (``motion``)."""
+        with self.ready() as robot:
+            for action in self.actions(robot, _STEPS):
+                robot.apply(Command(action, 1))
+            robot.close()
+            end = time.monotonic() + self.rest_s
+            while (speed := self.motion()) is not None and speed > self.rest_tolerance:
+                expect(time.monotonic() < end, f"the robot still moves {self.rest_s:g} s after close (speed {speed:g})")
+                time.sleep(0.02)
 
     def test_reset_reaches_the_pose(self) -> None:
         """After ``reset`` the TCP is where it was asked to be, also after having been elsewhere."""

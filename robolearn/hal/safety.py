@@ -17,6 +17,7 @@ from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.types import Command, RobotSpec
 from robolearn.hal import geometry
+from robolearn.hal.guard import SAME, ActionGuard, check_pose, check_unit, parse_action
 from robolearn.hal.limits import CartesianDelta, SafetyLimits
 
 __all__ = ["CartesianDelta", "SafeRobot", "SafetyLimits"]
@@ -24,9 +25,6 @@ __all__ = ["CartesianDelta", "SafeRobot", "SafetyLimits"]
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 
 _CARTESIAN_DELTA = CartesianDelta()
-_SAME = 1e-6
-"""Changes below this fraction of a bound are rounding (float32 actions), not interventions."""
-_BISECTIONS = 20
 
 
 class SafeRobot:
@@ -66,20 +64,24 @@ class SafeRobot:
         self.counts: Counter[str] = Counter()
         self.last_altered = self.last_rejected = False
         self._robot, self._on_event = robot, on_event
-        self._low, self._high = np.array(limits.low), np.array(limits.high)
-        bounds = robot.spec.action
-        self._action_low = np.broadcast_to(np.asarray(bounds.low, dtype=np.float64), bounds.shape)
-        self._action_high = np.broadcast_to(np.asarray(bounds.high, dtype=np.float64), bounds.shape)
-        room = np.maximum(np.abs(self._action_low), np.abs(self._action_high))
-        self._rounding = _SAME * np.where(np.isfinite(room), room, 1.0)
+        self._guard = ActionGuard(robot.spec.action, limits, layout)
         self._numbers = [name for name, spec in self.spec.observation.items() if np.dtype(spec.dtype).kind == "f"]
-        self._executed = ArraySpec(f"{self.spec.name} executed", bounds.shape, "float64")
-        self._translation, self._rotation = slice(*layout.translation), slice(*layout.rotation)
+        self._executed = ArraySpec(f"{self.spec.name} executed", robot.spec.action.shape, "float64")
         self._pose: Array | None = None
         self._grip: float | None = None
         self._stopped = ""
         self._fenced = False
         self._told: set[str] = set()
+
+    @property
+    def places_bodies(self) -> bool:
+        """The robot's world can be rearranged by ``reset``; false for real arms."""
+        return bool(getattr(self._robot, "places_bodies", True))
+
+    def timing(self) -> dict[str, float]:
+        """What the driver measures of its own timing [ms]; empty where it measures nothing."""
+        measure = getattr(self._robot, "timing", None)
+        return dict(measure()) if measure is not None else {}
 
     @property
     def stopped(self) -> str:
@@ -137,11 +139,16 @@ class SafeRobot:
         finally:
             self._pose = None
         self.counts["applied"] += 1
-        if np.abs(executed - safe).max() > _SAME:
+        if np.abs(executed - safe).max() > SAME:
             self._note("driver", sent=executed.tolist(), asked=safe.tolist())
         if self.layout.gripper is not None:
             self._grip = float(executed[self.layout.gripper])
         return executed
+
+    def take(self, epoch: int) -> None:
+        """Go on under another lease of the same robot; raises StaleEpochError for an older one."""
+        self._robot.take(epoch)
+        self.epoch = epoch
 
     def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
         """Bring the robot to the start of an episode, within the limits.
@@ -156,9 +163,9 @@ class SafeRobot:
             RobotStoppedError: a stop is latched.
         """
         self._refuse_if_stopped()
-        pose = _check_pose("tcp_pose", tcp_pose)
-        bodies = {name: _check_pose(name, value) for name, value in scene.items()}
-        if (pose[:3] < self._low).any() or (pose[:3] > self._high).any():
+        pose = check_pose("tcp_pose", tcp_pose)
+        bodies = {name: check_pose(name, value) for name, value in scene.items()}
+        if (pose[:3] < self.limits.low).any() or (pose[:3] > self.limits.high).any():
             box = f"{list(self.limits.low)} to {list(self.limits.high)}"
             raise ConfigError(f"reset: the start {pose[:3].tolist()} is outside the workspace {box} [m]")
         if self.limits.tilt is not None and geometry.tilt(pose[3:]) > self.limits.tilt:
@@ -166,6 +173,7 @@ class SafeRobot:
         self._pose, self._grip = None, None
         self._told.clear()
         try:
+            self._robot.take(self.epoch)
             self._robot.reset(pose, bodies)
         except ConfigError:
             raise  # refused before anything moved
@@ -208,19 +216,11 @@ class SafeRobot:
 
     def _accept(self, action: object) -> Array | None:
         """The action as float64 (A,), or None when it is rejected."""
-        try:
-            wanted = np.array(action, dtype=np.float64)
-        except (TypeError, ValueError):
-            problem = f"expected numbers, got {type(action).__name__}"
-        else:
-            if wanted.shape != self.spec.action.shape:
-                problem = f"expected shape {self.spec.action.shape}, got {wanted.shape}"
-            elif not np.isfinite(wanted).all():
-                problem = "expected finite numbers"
-            else:
-                return wanted
+        wanted = parse_action(action, self.spec.action.shape)
+        if not isinstance(wanted, str):
+            return wanted
         self.last_altered = self.last_rejected = True
-        self._note("rejected", problem=problem)
+        self._note("rejected", problem=wanted)
         return None
 
     def _hold(self) -> Array:
@@ -228,56 +228,17 @@ class SafeRobot:
         action = np.zeros(self.spec.action.shape)
         if self.layout.gripper is not None:
             action[self.layout.gripper] = self._grip or 0.0
-        return np.clip(action, self._action_low, self._action_high)
+        return np.clip(action, self._guard.low, self._guard.high)
 
     def _limit(self, wanted: Array) -> Array:
         """The nearest action within all limits."""
-        action = np.minimum(np.maximum(wanted, self._action_low), self._action_high)
-        self._compare("clipped", wanted, action)
-        pose = self._pose
-        if pose is None:
+        if self._pose is None:
             raise RobotStoppedError("the pose of the robot is unknown")
-        stepped = action.copy()
-        stepped[self._translation] = _shorten(action[self._translation], self.limits.translation)
-        stepped[self._rotation] = _shorten(action[self._rotation], self.limits.rotation)
-        self._compare("step", action, stepped)
-        action = stepped
-        if self.limits.tilt is not None:
-            turn = _within_tilt(pose[3:], action[self._rotation], self.limits.tilt)
-            action = self._change("tilt", action, self._rotation, turn)
-        return self._change("workspace", action, self._translation, self._within_box(pose, action[self._translation]))
-
-    def _change(self, kind: str, action: Array, part: slice, value: Array) -> Array:
-        """The action with a part replaced, noted when that changes it."""
-        if np.array_equal(action[part], value):
-            return action
-        changed = action.copy()
-        changed[part] = value
-        self._compare(kind, action, changed)
-        return changed
-
-    def _within_box(self, pose: Array, delta: Array) -> Array:
-        """Displacement in tool axes with its target in the box; outside, each axis may only move back in.
-
-        With the target clipped per base axis the arm slides along a wall. The clipped displacement, turned back into
-        tool axes, may exceed a tool-axis bound; it is then scaled, which keeps it in the (convex) box.
-        """
-        turn, position = geometry.to_matrix(pose[3:]), pose[:3]
-        wanted = turn @ delta
-        clipped = np.clip(wanted, np.minimum(self._low - position, 0.0), np.maximum(self._high - position, 0.0))
-        if np.array_equal(clipped, wanted):
-            return delta
-        back = turn.T @ clipped
-        bound = np.where(back > 0, self._action_high[self._translation], -self._action_low[self._translation])
-        size = np.abs(back)
-        ratio = np.divide(bound, size, out=np.ones(3), where=size > bound)
-        return np.asarray(back * ratio.min())
-
-    def _compare(self, kind: str, before: Array, after: Array) -> None:
-        """Note an alteration that is more than rounding."""
-        if (np.abs(after - before) > self._rounding).any():
+        action, changes = self._guard.limit(wanted, self._pose)
+        for change in changes:
             self.last_altered = True
-            self._note(kind, asked=before.tolist(), allowed=after.tolist())
+            self._note(change.kind, asked=change.asked.tolist(), allowed=change.allowed.tolist())
+        return action
 
     def _check_observation(self, raw: Observation) -> None:
         if missing := sorted(self.spec.observation.keys() - raw.keys()):
@@ -288,7 +249,7 @@ class SafeRobot:
         if not np.isfinite(np.concatenate([raw[name].ravel() for name in self._numbers])).all():
             bad = {name: raw[name].tolist() for name in self._numbers if not np.isfinite(raw[name]).all()}
             raise SpecError(f"{self.spec.name}: expected finite numbers, got {bad}")
-        _check_unit(self.layout.pose, raw[self.layout.pose])
+        check_unit(self.layout.pose, raw[self.layout.pose])
 
     def _force(self, raw: Observation) -> float:
         """Largest contact force the observation speaks of [N]."""
@@ -319,39 +280,3 @@ class SafeRobot:
     def _tell(self, kind: str, **values: Any) -> None:
         if self._on_event is not None:
             self._on_event(kind, values)
-
-
-def _shorten(vector: Array, longest: float) -> Array:
-    """The vector, scaled down to a Euclidean norm of at most ``longest``."""
-    length = math.sqrt(float(vector @ vector))
-    return vector if length <= longest else np.asarray(vector * (longest / length))
-
-
-def _within_tilt(q: Array, rotvec: Array, limit: float) -> Array:
-    """The rotation, shortened so that the tilt stays within ``limit``; beyond it, only a turn that reduces the tilt."""
-    now, then = geometry.tilt(q), geometry.tilt(geometry.turn(q, rotvec))
-    if then <= limit or then < now:
-        return rotvec
-    if now > limit:
-        return np.zeros(3)
-    good, bad = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (good + bad)
-        if geometry.tilt(geometry.turn(q, middle * rotvec)) <= limit:
-            good = middle
-        else:
-            bad = middle
-    return np.asarray(good * rotvec)
-
-
-def _check_pose(name: str, pose: object) -> Array:
-    """(7,) float64 with a unit quaternion, or SpecError."""
-    value = ArraySpec(name, (7,), "float64", "m, quaternion wxyz").validate(pose)
-    _check_unit(name, value)
-    return value
-
-
-def _check_unit(name: str, pose: Array) -> None:
-    norm = math.sqrt(float(pose[3:] @ pose[3:]))
-    if abs(norm - 1.0) > 1e-3:
-        raise SpecError(f"{name}: expected a unit quaternion (w, x, y, z), got norm {norm:.4g}")

@@ -136,9 +136,7 @@ class FakeRobot:
             RobotStoppedError: a stop is latched.
             FakeFaultError: a test asked for it.
         """
-        if command.epoch < self._epoch:
-            raise StaleEpochError(f"command of epoch {command.epoch}, but epoch {self._epoch} holds the robot now")
-        self._epoch = command.epoch
+        self.take(command.epoch)
         self._refuse_if_stopped()
         action = np.array(self.spec.action.validate(command.action), dtype=np.float64)
         if self.faults.raise_on_apply:
@@ -152,6 +150,12 @@ class FakeRobot:
         self.commands.append(command)
         self._pace()
         return action
+
+    def take(self, epoch: int) -> None:
+        """Be driven under the lease of this epoch; raises StaleEpochError for an older one."""
+        if epoch < self._epoch:
+            raise StaleEpochError(f"epoch {epoch} is too old: epoch {self._epoch} holds the robot now")
+        self._epoch = epoch
 
     def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
         """Go to a pose at once, at rest, gripper closed. The bodies of a scene are ignored.

@@ -17,6 +17,7 @@ from robolearn.core.types import Command, RobotSpec
 from robolearn.sim import arm, ik, rotation
 from robolearn.sim.impedance import Gains, Impedance
 from robolearn.sim.scene import Scene
+from robolearn.sim.sensing import ToolWeight, site_pose
 
 if TYPE_CHECKING:
     from robolearn.sim.render import Renderer
@@ -115,8 +116,7 @@ class Fr3Sim:
         self._tcp, self._tip = self._model.site("tcp").id, self._model.site("tip").id
         self._mocap = {body.name: int(self._model.body(body.name).mocapid[0]) for body in scene.placed}
         self._control = Impedance(self._model, self._data, self._tip, config.gains)
-        self._weight = scene.tool_mass * 9.81
-        self._lever = np.array(scene.tool.geoms[0].pos) - np.array(scene.tip)
+        self._weight = ToolWeight(self._data, self._tip, scene)
         self._start = arm.home()
         self._clock, self._period_ns, self._deadline_ns = clock, int(1e9 / CONTROL_HZ), clock.now_ns()
         self._realtime = realtime
@@ -164,9 +164,7 @@ class Fr3Sim:
             StaleEpochError: the command's epoch is older than one already seen.
             RobotStoppedError: a stop is latched.
         """
-        if command.epoch < self._epoch:
-            raise StaleEpochError(f"command of epoch {command.epoch}, but epoch {self._epoch} holds the robot now")
-        self._epoch = command.epoch
+        self.take(command.epoch)
         self._refuse_if_stopped()
         action = np.array(self.spec.action.validate(command.action), dtype=np.float64)
         action[6] = min(action[6], GRIPPER)  # the hand does not let go of the tool
@@ -175,6 +173,12 @@ class Fr3Sim:
         self._executed = action
         self._pace()
         return action.copy()
+
+    def take(self, epoch: int) -> None:
+        """Be driven under the lease of this epoch; raises StaleEpochError for an older one."""
+        if epoch < self._epoch:
+            raise StaleEpochError(f"epoch {epoch} is too old: epoch {self._epoch} holds the robot now")
+        self._epoch = epoch
 
     def reset(self, tcp_pose: Array, scene: Mapping[str, Array]) -> None:
         """Place the scene's bodies and the arm, at rest.
@@ -266,21 +270,11 @@ class Fr3Sim:
             mujoco.mj_step(model, data, SUBSTEPS - 1)
             forces[tick] = data.sensordata
             mujoco.mj_step1(model, data)
-        self._to_environment(forces)
+        self._weight.to_environment(forces)
         self._peak = float(np.sqrt((forces[:, :3] ** 2).sum(axis=1).max()))
 
-    def _to_environment(self, readings: Array) -> None:
-        """Turn sensor readings (what the hand does to the tool) into what the environment does to it, in place."""
-        down = -self._weight * self._data.site_xmat[self._tip].reshape(3, 3)[2]
-        readings *= -1.0
-        readings[:, :3] -= down
-        readings[:, 3:] -= rotation.cross(self._lever, down)
-
     def _pose(self, site: int) -> Array:
-        pose = np.empty(7)
-        pose[:3] = self._data.site_xpos[site]
-        mujoco.mju_mat2Quat(pose[3:], self._data.site_xmat[site])
-        return pose
+        return site_pose(self._data, site)
 
     def _pace(self) -> None:
         """In real time: return at the absolute deadline of this control period."""
