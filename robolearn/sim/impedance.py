@@ -71,9 +71,9 @@ class Impedance:
         self.ref_position = np.zeros(3)
         self.ref_rotation = np.eye(3)
 
-    def restart(self) -> None:
-        """Hold the present pose; the present posture becomes the null-space target."""
-        self._posture = self._data.qpos.copy()
+    def restart(self, posture: Array | None = None) -> None:
+        """Hold the present pose; ``posture`` (nq,), else the present one, becomes the null-space target."""
+        self._posture = self._data.qpos.copy() if posture is None else posture.copy()
         self.ref_position[:] = self._position
         self.ref_rotation[:] = self._rotation
 

@@ -14,7 +14,8 @@ from sim_world import DOWN, OPENING, at, place, run
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Task
-from robolearn.core.types import Command, Kind
+from robolearn.core.spec import ArraySpec
+from robolearn.core.types import Command, Kind, RobotSpec
 from robolearn.hal.safety import SafeRobot
 from robolearn.sim import rotation
 from robolearn.sim.tasks import peg_insert
@@ -311,3 +312,64 @@ def test_a_turned_episode_is_nearly_the_same(make: Make, number: int) -> None:
 def test_images_have_no_symmetries(make: Make) -> None:
     assert len(make("smoke")[1].spec.symmetries) == 3
     assert make("smoke", obs="pixels")[1].spec.symmetries == ()
+
+
+class Cell:
+    """A robot that notes where it is sent; it cannot place bodies unless told so."""
+
+    def __init__(self, *, places_bodies: bool = False) -> None:
+        self.spec, self.places_bodies = peg_insert_spec(), places_bodies
+        self.tips: list[np.ndarray] = []
+        self.scenes: list[dict[str, np.ndarray]] = []
+
+    def reset(self, tcp_pose: np.ndarray, scene: dict[str, np.ndarray]) -> None:
+        tip = tcp_pose.copy()
+        tip[:3] += peg_insert.TIP_M * rotation.matrix(tip[3:])[:, 2]
+        self.tips.append(tip)
+        self.scenes.append(dict(scene))
+
+
+def peg_insert_spec() -> RobotSpec:
+    return RobotSpec("cell", {}, ArraySpec("action", (7,)), 10.0)
+
+
+SOCKET = (0.42, -0.11, 0.08, 30.0)
+
+
+def test_a_fixed_socket_stays_and_only_the_estimate_and_the_start_move() -> None:
+    config = Config(socket=SOCKET, error_mm=4.0, error_yaw_deg=4.0)
+    task, cell = peg_insert.build(config), Cell()
+    limits = peg_insert.limits(config)
+    estimates, starts = [], []
+    for seed in range(200):
+        task.reset(cell, np.random.default_rng(seed))
+        np.testing.assert_allclose(task._hole[:3], SOCKET[:3], atol=1e-12)
+        turn = rotation.to_rotvec(rotation.multiply(rotation.conjugate(task._hole[3:]), _down(math.radians(30.0))))
+        np.testing.assert_allclose(turn, 0.0, atol=1e-9)
+        away = rotation.matrix(task._estimate[3:]).T @ (task._estimate[:3] - task._hole[:3])
+        estimates.append(away)
+        starts.append(cell.tips[-1][:3] - task._estimate[:3])
+        assert cell.scenes[-1] == {}
+        tcp = cell.tips[-1][:3] + np.array([0.0, 0.0, peg_insert.TIP_M])
+        assert (limits.low <= tcp).all()
+        assert (tcp <= limits.high).all()
+    spread = np.abs(estimates).max(axis=0)
+    assert (spread[:2] > 3.5e-3).all()
+    assert (spread[:2] <= 4e-3 + 1e-12).all()
+    # what the policy sees at the start, the way to the estimate, says nothing about the error
+    correlation = np.corrcoef(np.array(starts)[:, :2].T, np.array(estimates)[:, :2].T)[:2, 2:]
+    assert np.abs(correlation).max() < 0.2
+
+
+def _down(yaw: float) -> np.ndarray:
+    return rotation.multiply(rotation.about_z(yaw), DOWN)
+
+
+def test_a_robot_that_can_places_the_configured_socket_and_one_that_cannot_needs_it() -> None:
+    able = Cell(places_bodies=True)
+    peg_insert.build(Config(socket=SOCKET)).reset(able, np.random.default_rng(0))
+    np.testing.assert_allclose(able.scenes[0]["socket"][:3], SOCKET[:3])
+    with pytest.raises(ConfigError, match=r"--env\.socket X Y Z YAW"):
+        peg_insert.build(Config()).reset(Cell(), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="x, y, z"):
+        Config(socket=(0.5, 0.0, 0.1))

@@ -62,6 +62,9 @@ class Config:
         history: ages, in steps, of the frames in the policy's observation; 0 is now.
         translation_mm: displacement of the tip commanded by a unit action, along x, y, z of the tip.
         rotation_deg: orientation relative to the estimate commanded by a unit action, about x, y, z of the tip.
+        socket: where the socket stands in a real cell: middle of the opening x, y, z [m] in the base frame, and yaw
+            [deg]. The hole stays there, the estimate is wrong by the drawn error, and starts are drawn around the
+            estimate. Without it hole and start are drawn, and the robot has to place the socket.
     """
 
     error_mm: float = 3.0
@@ -78,6 +81,17 @@ class Config:
     history: tuple[int, ...] = (0, 1, 3)
     translation_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
     rotation_deg: tuple[float, float, float] = (0.3, 0.3, 6.0)
+    socket: tuple[float, ...] | None = None
+
+    @property
+    def opening(self) -> tuple[float, float, float]:
+        """Middle of the opening that starts and limits are about, in the base frame [m]."""
+        x, y, z = OPENING_M if self.socket is None else self.socket[:3]
+        return x, y, z
+
+    def __post_init__(self) -> None:
+        if self.socket is not None and (len(self.socket) != 4 or not all(map(math.isfinite, self.socket))):
+            raise ValueError(f"socket: expected x, y, z [m] and yaw [deg], got {self.socket}")
 
 
 TIERS: dict[str, Config] = {
@@ -114,7 +128,7 @@ def scene(config: Config) -> Scene:
         tool=Body("peg", (replace(peg, rgba=(0.9, 0.55, 0.15, 1.0)),)),
         tool_mass=0.05,
         tip=(0.0, 0.0, TIP_M),
-        focus=OPENING_M,
+        focus=config.opening,
         contact=Contact(friction=config.friction),
     )
 
@@ -122,7 +136,7 @@ def scene(config: Config) -> Scene:
 def limits(config: Config) -> SafetyLimits:
     """What the safety layer allows: a box around socket and starts that ends above the table, and a contact force far
     above what the task needs (8 N of static pressing, some 15 N on impact at full speed)."""
-    x, y, z = OPENING_M
+    x, y, z = config.opening
     reach = 1e-3 * config.range_mm + 0.05
     highest = z + TIP_M + 1e-3 * config.start_height_mm[1] + 0.05
     return SafetyLimits(
@@ -166,18 +180,33 @@ class PegInsert:
         """Draw estimate, its error, and the start, all independent, and bring the robot there.
 
         The start is drawn around the nominal opening and the error is added to the estimate, so that nothing the
-        policy sees at the start depends on the error.
+        policy sees at the start depends on the error. With a fixed socket the error moves the estimate instead, and
+        the start with it, for the same reason.
+
+        Raises:
+            ConfigError: the robot cannot place the socket, and where it stands is not configured.
         """
+        if not getattr(robot, "places_bodies", True) and self.config.socket is None:
+            raise ConfigError(
+                f"{robot.spec.name} cannot place the socket; say where it stands: --env.socket X Y Z YAW (middle of "
+                "the opening in the base frame [m], yaw [deg])"
+            )
         config = self.config
         spread, (low, high) = 1e-3 * config.range_mm, config.start_height_mm
-        centre = np.array(OPENING_M)
+        centre = np.array(config.opening)
         opening = centre + np.array([*rng.uniform(-spread, spread, 2), 0.0])
         yaw = math.radians(config.hole_yaw_deg) * rng.uniform(-1, 1)
         error = np.array([*(1e-3 * config.error_mm * rng.uniform(-1, 1, 2)), 0.0])
         error_yaw = math.radians(config.error_yaw_deg) * rng.uniform(-1, 1)
         start = centre + np.array([*rng.uniform(-spread, spread, 2), 1e-3 * rng.uniform(low, high)])
-        start_yaw = yaw + math.radians(config.start_yaw_deg) * rng.uniform(-1, 1)
-        self.place(robot, _pose(opening, yaw), error, error_yaw, _pose(start, start_yaw))
+        turned = math.radians(config.start_yaw_deg) * rng.uniform(-1, 1)
+        if config.socket is not None:
+            yaw = (
+                math.radians(config.socket[3]) + error_yaw
+            )  # the error turns about the estimate's z, which points down
+            moved = rotation.matrix(_pose(centre, yaw)[3:]) @ error
+            opening, start = centre - moved, start - moved
+        self.place(robot, _pose(opening, yaw), error, error_yaw, _pose(start, yaw + turned))
 
     def place(self, robot: Robot, estimate: Array, error: Array, error_yaw: float, tip: Array) -> None:
         """Start a given episode.
@@ -195,7 +224,7 @@ class PegInsert:
         self._frames = []
         tcp = tip.copy()
         tcp[:3] -= TIP_M * rotation.matrix(tip[3:])[:, 2]
-        robot.reset(tcp, {"socket": self._hole})
+        robot.reset(tcp, {"socket": self._hole} if getattr(robot, "places_bodies", True) else {})
 
     def observe(self, raw: Observation) -> dict[str, Array]:
         """Policy observation. Once per control step: it remembers frames and the reference ``command`` starts from."""

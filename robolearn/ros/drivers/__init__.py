@@ -1,0 +1,1 @@
+"""Robot drivers that speak ROS 2, one file each."""

@@ -1,0 +1,1 @@
+"""Probes of what ROS 2 shows, one file each."""
