@@ -20,6 +20,7 @@ VERBS = {
     "policies": "list the algorithms",
     "buffer": "look into replay buffers, copy, prune and edit them",
     "hal": "robots and compute, and who has them: ls, quarantine, clear",
+    "host": "robot hosts under ROS 2: up, ls, status, stop, reset",
     "doctor": "check this machine, and say how to mend what is wrong",
 }
 """Verb -> what it does; the module of the same name in this package does it."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import ExitStack
+from dataclasses import dataclass, make_dataclass
+from typing import Any, Literal
 
 from robolearn.cli.options import TaskArgument, parse
 from robolearn.cli.output import print_json
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, suggest
 
-WHAT = "Record scripted episodes of a task into a replay buffer; use them with: robolearn train --demos-from DIR."
+WHAT = """Record scripted episodes of a task into a replay buffer; use them with: robolearn train --demos-from DIR.
+
+Options of the task come as in train, for example: robolearn record peg_insert --env.clearance-mm 0.5"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class RecordOptions:
         policy: script knows the truth, blind only the estimate.
         seed: seed of the episodes.
         obs: what is observed.
+        robot: a private simulated copy (DRIVER), or a robot that exists once and is leased (DRIVER:INSTANCE, or a
+            name of the site file).
+        wait: seconds to wait for the robot before failing.
         json: print one JSON document.
     """
 
@@ -36,12 +42,15 @@ class RecordOptions:
     policy: Literal["script", "blind"] = "script"
     seed: int = 0
     obs: Literal["state", "pixels"] = "state"
+    robot: str = "fr3_sim"
+    wait: float = 0.0
     json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Record and say what became of it."""
-    options = parse(RecordOptions, arguments, verb="record", what=WHAT)
+    own, others = _split(arguments)
+    options = parse(RecordOptions, others, verb="record", what=WHAT)
     task, _, tier = options.task.partition(":")
     if tier and options.tier not in ("", tier):
         raise ConfigError(f"two tiers are given: '{tier}' and '{options.tier}'")
@@ -52,18 +61,22 @@ def main(arguments: Sequence[str]) -> int:
     if options.episodes < 1:
         raise ConfigError(f"--episodes: expected at least 1, got {options.episodes}")
     from robolearn.run.record import record
-    from robolearn.run.rundir import first_free
+    from robolearn.run.rundir import claimed
 
-    out = options.out or str(first_free(f"demos-{task}-{tier}"))
-    result = record(
-        task,
-        tier=tier,
-        episodes=options.episodes,
-        policy=options.policy,
-        out=out,
-        seed=options.seed,
-        obs=options.obs,
-    )
+    with ExitStack() as stack:
+        out = options.out or str(stack.enter_context(claimed(f"demos-{task}-{tier}")))
+        result = record(
+            task,
+            tier=tier,
+            episodes=options.episodes,
+            policy=options.policy,
+            out=out,
+            seed=options.seed,
+            obs=options.obs,
+            robot=options.robot,
+            env=_environment(tiers[tier], own),
+            wait_s=options.wait,
+        )
     if options.json:
         print_json({"out": out, "task": task, "tier": tier, **result})
         return 0
@@ -72,3 +85,21 @@ def main(arguments: Sequence[str]) -> int:
     print(results_table({"rows": [result]}))
     print(f"recorded in {out}")
     return 0
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options of the task (``--env.NAME`` and their values), and the rest."""
+    own: list[str] = []
+    others: list[str] = []
+    into = others
+    for argument in arguments:
+        if argument.startswith("--"):
+            into = own if argument.startswith("--env.") else others
+        into.append(argument)
+    return own, others
+
+
+def _environment(tier: Any, arguments: Sequence[str]) -> Any:
+    """The task's configuration: the tier's values with options on top."""
+    cls: Any = make_dataclass("TaskOptions", [("env", type(tier))], frozen=True, namespace={"__doc__": "Options."})
+    return parse(cls, arguments, verb="record", what=WHAT, default=cls(tier)).env

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from robolearn.cli.options import parse, peek, take, take_flag
+from robolearn.cli.output import columns, print_json
 from robolearn.core import config as typed
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, suggest
 from robolearn.run.config import TrainConfig
+from robolearn.run.robots import choose
 
 WHAT = """Teach a policy a task.
 
   robolearn train [TASK[:TIER]] [OPTIONS]     for example: robolearn train peg_insert:smoke --seed 1
   robolearn train --resume RUN                go on with a run where it stopped
+  robolearn train ... --dry-run               say what would be leased, and whether it is free (exit status 0 or 1)
+
+Robots: --robot fr3_sim (a private simulated copy), --robot ros2:/fr3_1,/fr3_2 or a name of the site file (robots that
+exist once), --robot ros2 --robot-labels site=labA (any that have the labels); --robots N takes N of them.
 
 A tier's values come first, then those of --config PRESET.yaml, then options. Also: --json (the result as one JSON
 document on stdout)."""
 
-_STOPPED = 130
+_STOPPED, _NOT_FREE = 130, 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Request:
         resume: run directory to go on with, or empty.
         options: what remains for ``apply_options``, on top of a stored configuration.
         json: print the result as JSON.
+        dry_run: only say what would be leased.
     """
 
     config: TrainConfig | None
@@ -44,35 +52,79 @@ class Request:
     preset: str
     json: bool
     headless: bool
+    dry_run: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train or go on training; 0 when the run is done, 130 when the user stopped it."""
     request = read(arguments)
-    from robolearn.run import rundir, supervise
+    if request.dry_run:
+        return _preview(request)
+    from robolearn.run import rundir
+
+    config = request.config
+    with ExitStack() as stack:
+        if config is None:
+            root = Path(request.resume)
+        elif config.run_dir:
+            root = Path(config.run_dir)
+        else:
+            root = stack.enter_context(rundir.claimed(rundir.stem_of(config)))
+        return _train(request, root, ["robolearn", "train", *arguments])
+
+
+def _train(request: Request, root: Path, argv: list[str]) -> int:
+    from robolearn.run import start
     from robolearn.run.config import RunPaths
     from robolearn.run.live import LiveView, results_table
 
-    config, root = request.config, Path(request.resume)
-    if config is not None:
-        root = Path(config.run_dir) if config.run_dir else rundir.default_run_dir(config)
-        config = dataclasses.replace(config, run_dir=str(root))
     output = sys.stderr if request.json else sys.stdout
-    with LiveView(output, plain=request.headless, events=RunPaths(root).events) as live:
-        if config is not None:
-            result = supervise.train(config, argv=["robolearn", "train", *arguments], live=live)
-        else:
-            result = supervise.resume(root, overrides=lambda stored: on_top_of(stored, request), live=live)
-    if request.json:
-        from robolearn.cli.output import print_json
 
+    def show(begun: start.Start) -> None:
+        print(placement_table([place.row() for place in begun.places]), file=output)
+        for remark in begun.remarks:
+            print(f"note: {remark}", file=output)
+        print(file=output, flush=True)
+
+    with LiveView(output, plain=request.headless, events=RunPaths(root).events) as live:
+        if request.config is not None:
+            config = dataclasses.replace(request.config, run_dir=str(root))
+            result = start.train(config, argv=argv, live=live, show=show)
+        else:
+            result = start.resume(root, overrides=lambda stored: on_top_of(stored, request), live=live, show=show)
+    if request.json:
         print_json({"run": str(result.run_dir), "state": result.state, **result.results})
     elif result.state == "done":
         print(results_table(result.results))
+        if result.results.get("experts") == "n/a":
+            print("experts: n/a (not evaluated; --eval-experts True does)")
         print(f"report: {RunPaths(result.run_dir).report}")
     else:
         print(f"stopped; go on with: robolearn train --resume {result.run_dir}")
     return 0 if result.state == "done" else _STOPPED
+
+
+def _preview(request: Request) -> int:
+    """Say what would be leased; 0 when all of it is free."""
+    from robolearn.run import start
+
+    found = start.preview(request.config, run_dir=request.resume, overrides=lambda stored: on_top_of(stored, request))
+    possible = not any(entry.why for entry in found)
+    if request.json:
+        print_json({"possible": possible, "roles": [dataclasses.asdict(entry) for entry in found]})
+    else:
+        rows = [
+            [entry.role, entry.resource or entry.wanted, "free" if not entry.why else "NOT FREE", entry.why]
+            for entry in found
+        ]
+        print(columns(rows, head=("role", "resource", "", "")))
+    return 0 if possible else _NOT_FREE
+
+
+def placement_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Where the roles of a run go, as text."""
+    head = ("role", "resource", "where", "share")
+    return columns([[row[key] for key in head] for row in rows], head=head)
 
 
 def read(arguments: Sequence[str]) -> Request:
@@ -82,11 +134,11 @@ def read(arguments: Sequence[str]) -> Request:
         ConfigError: anything in it is unknown or of a wrong type.
     """
     rest = list(arguments)
-    as_json = take_flag(rest, "--json")
+    as_json, dry = take_flag(rest, "--json"), take_flag(rest, "--dry-run")
     preset, resume = take(rest, "--config") or "", take(rest, "--resume") or ""
     options = tuple(_spell_out_task(rest))
     if resume:
-        return Request(None, resume, options, preset, as_json, "--headless" in options)
+        return Request(None, resume, options, preset, as_json, "--headless" in options, dry)
     data = _read_preset(preset)
     task, tier, algo = (
         typed.check(peek(options, f"--{key}") or data.get(key, getattr(TrainConfig(), key)), str, key)
@@ -100,8 +152,10 @@ def read(arguments: Sequence[str]) -> Request:
     policy = plugins.load("policy", algo).Config()
     base = TrainConfig(task=task, tier=tier, algo=algo, env=tiers[tier], policy=policy)
     config = apply_options(typed.merge(base, data, types=_types(base)), options)
-    _check_robot(config.robot)
-    return Request(config, "", (), preset, as_json, config.headless)
+    if config.robot_labels and peek(options, "--robot") is None and "robot" not in data:
+        config = dataclasses.replace(config, robot="")  # any driver's
+    choose(config)
+    return Request(config, "", (), preset, as_json, config.headless, dry)
 
 
 def on_top_of(stored: TrainConfig, request: Request) -> TrainConfig:
@@ -160,9 +214,3 @@ def _read_preset(path: str) -> dict[str, Any]:
     if isinstance(own, str) and own and Path(own).resolve() == Path(path).resolve().parent:
         del data["run_dir"]
     return data
-
-
-def _check_robot(robot: str) -> None:
-    driver = robot.partition(":")[0]
-    if driver not in plugins.names("robot"):
-        raise ConfigError(f"unknown robot '{driver}'{suggest(driver, plugins.names('robot'))}")

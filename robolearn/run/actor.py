@@ -14,8 +14,10 @@ from robolearn.core.spec import Array, Observation
 from robolearn.run.act import Episode, run_episode
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field, Row
+from robolearn.run.curve import OwnCurve
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.process import Process
+from robolearn.run.robots import shared
 from robolearn.run.seeds import Stream, stream
 from robolearn.run.station import build_policy, build_station
 from robolearn.sync.local import LocalFollower
@@ -28,7 +30,9 @@ class Actor:
 
     def __init__(self, process: Process, config: TrainConfig, index: int, limiter: UpdateLimiter) -> None:
         self.process, self.config, self.index, self.limiter = process, config, index, limiter
-        self.station = build_station(config, epoch=process.epoch, on_event=process.safety_event)
+        self.station = build_station(config, process.grant, on_event=process.safety_event)
+        robot = process.grant.robot if process.grant is not None else config.robot
+        self.robot = robot if ":" in robot else f"{robot}/{index}"
         self.task = self.station.task
         self.policy: Policy = build_policy(config, self.task, seed=config.seed + index)  # noise of its own
         self.follower = LocalFollower(process.paths.weights)
@@ -36,9 +40,9 @@ class Actor:
         self.version_since_ns = time.monotonic_ns()
         self.counters, self.row = process.counters, process.row
         schema = Schema(self.task.spec.observation, self.task.spec.action)
-        self.writer = Writer(
-            process.paths.buffer, schema, name=f"actor{index}", robot=f"{config.robot}/{index}", task=config.task
-        )
+        self.writer = Writer(process.paths.buffer, schema, name=f"actor{index}", robot=self.robot, task=config.task)
+        self.curve = OwnCurve(process, config, self.station) if shared(config) and config.eval_every else None
+        self.policy_s: list[float] = []
         self.steps = self.writer.transitions
         self.episodes = self.writer.episodes
         self._count()
@@ -48,7 +52,10 @@ class Actor:
         try:
             while not self.process.stopping() and not self._enough():
                 if self._wait_for_weights():
+                    self.process.hold()
                     self._episode()
+                    if self.curve is not None:
+                        self.curve.point_if_due()
         finally:
             try:
                 self.station.robot.close()
@@ -85,6 +92,7 @@ class Actor:
                 if self.process.stopping():
                     return False
                 time.sleep(_POLL_S)
+        self.process.hold()
         self._take_weights()
         self.steps += 1
         self.counters.set(self.row, Field.STEPS, self.steps)
@@ -94,10 +102,14 @@ class Actor:
         return self.limiter.actor_may(self.counters.actor_steps(), self.counters.get(Row.LEARNER, Field.UPDATES))
 
     def _act(self, observation: Observation, raw: Observation) -> Array:
-        return self.policy.act(observation, explore=True)
+        started = time.perf_counter()
+        action = self.policy.act(observation, explore=True)
+        self.policy_s.append(time.perf_counter() - started)
+        return action
 
     def _episode(self) -> None:
         self.policy.reset()
+        self.policy_s.clear()
         rng = stream(self.config.seed, Stream.TRAIN, self.index, self.episodes)
         episode = run_episode(
             self.station,
@@ -109,7 +121,7 @@ class Actor:
         )
         self.writer.end_episode(success=episode.success)
         if self.station.robot.stopped:
-            raise RobotStoppedError(f"{self.config.robot}/{self.index} stopped: {self.station.robot.stopped}")
+            raise RobotStoppedError(f"{self.robot} stopped: {self.station.robot.stopped}")
         self.episodes += 1
         self._count()
         self._report(episode)
@@ -117,6 +129,8 @@ class Actor:
     def _report(self, episode: Episode) -> None:
         newest = self.counters.get(Row.LEARNER, Field.VERSION)
         periods = np.asarray(episode.periods_s)
+        policy = np.asarray(self.policy_s)
+        timing = self.station.timing() if self.station.timing is not None else {}
         self.process.metric(
             "episode",
             steps=self.counters.actor_steps(),
@@ -131,7 +145,11 @@ class Actor:
             staleness_s=round((time.monotonic_ns() - self.version_since_ns) * 1e-9, 3),
             rate_p50_hz=round(1.0 / max(float(np.median(periods)), 1e-9), 1),
             rate_p99_ms=round(1e3 * float(np.percentile(periods, 99)), 2),
+            robot=self.robot,
+            policy_p50_ms=round(1e3 * float(np.median(policy)), 2),
+            policy_p99_ms=round(1e3 * float(np.percentile(policy, 99)), 2),
             overruns=int((periods > 1.5 / self.task.spec.control_hz).sum()) if self.config.realtime else 0,
+            **{f"timing_{name}": round(float(value), 3) for name, value in timing.items()},
             safety_events=episode.safety,
             interrupted=episode.interrupted,
             **{"return": episode.reward},

@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robolearn.core.errors import RobolearnError, RobotStoppedError
+from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
 from robolearn.run.config import RunPaths
 from robolearn.run.counters import Counters, Field
-from robolearn.run.process import EPOCHS, PARENT, STARTED, STOPPED_EXIT, worker_environment
+from robolearn.run.place import Handle
+from robolearn.run.process import CONFIG_EXIT, LOST_EXIT, STOPPED_EXIT
 
-_QUICK_S, _MAX_QUICK, _SILENT_S, _BACKOFF_S = 20.0, 5, 120.0, (0.2, 1.0, 3.0, 6.0, 10.0)
+_QUICK_S, _SILENT_S, _BACKOFF_S = 20.0, 120.0, (0.2, 1.0, 3.0, 6.0, 10.0)
+_MAX_QUICK, _MAX_HOURLY, _HOUR_S = 5, 20, 3600.0
+_FAILURES = {STOPPED_EXIT: RobotStoppedError, LOST_EXIT: LeaseError, CONFIG_EXIT: ConfigError}
+
+Failed = Callable[["Child", RobolearnError], bool]
+"""Told of a worker that must not simply be started again; says whether it is (True) or the run goes on without it
+(False), or raises."""
 
 
 @dataclass
 class Child:
-    """One worker: what it is, and how it has fared."""
+    """One worker: what it is, and how it has fared.
+
+    Attributes:
+        robot_of: the role whose robot it drives; empty for none.
+        max_quick: deaths soon after a start that are forgiven, one after another.
+    """
 
     name: str
     row: int
     arguments: list[str]
-    process: subprocess.Popen[bytes] | None = None
+    robot_of: str = ""
+    max_quick: int = _MAX_QUICK
+    process: Handle | None = None
     started: float = 0.0
     restart_at: float = 0.0
     quick_deaths: int = 0
+    deaths: deque[float] = field(default_factory=deque)
     restarts: int = 0
     finished: bool = False
+
+
+def give_up(child: Child, error: RobolearnError) -> bool:
+    """What to do with a failed worker where nobody knows better: the run ends."""
+    raise error
 
 
 @dataclass
@@ -40,13 +56,13 @@ class Children:
     """All workers of a run.
 
     Attributes:
+        launch: starts the process of a worker.
         on_event: (event, level, values) for the run's event log.
     """
 
     paths: RunPaths
     counters: Counters
-    started_ns: int
-    epochs: list[int]
+    launch: Callable[[Child], Handle]
     on_event: Callable[..., None]
     members: list[Child] = field(default_factory=list)
 
@@ -55,17 +71,10 @@ class Children:
         """Restarts of all workers together."""
         return sum(child.restarts for child in self.members)
 
-    def start(self, child: Child) -> subprocess.Popen[bytes]:
-        """Start a worker in a session of its own (a terminal's Ctrl-C reaches only the supervisor)."""
-        command = [sys.executable, "-m", "robolearn.run.worker", str(self.paths.root), *child.arguments]
-        environment = worker_environment(
-            **{PARENT: str(os.getpid()), STARTED: str(self.started_ns), EPOCHS: json.dumps(self.epochs)}
-        )
+    def start(self, child: Child) -> Handle:
+        """Start a worker."""
         self.counters.set(child.row, Field.HEARTBEAT_NS, time.monotonic_ns())
-        with open(self.log(child), "ab") as log:
-            child.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        child.process = self.launch(child)
         child.started = time.monotonic()
         if child not in self.members:
             self.members.append(child)
@@ -83,6 +92,8 @@ class Children:
 
         Raises:
             RobolearnError: it failed; the message has its last words.
+            RobotStoppedError: its robot has latched a stop.
+            LeaseError: its robot is no longer leased.
         """
         process, asked = self.start(child), False
         try:
@@ -97,16 +108,20 @@ class Children:
                 time.sleep(0.05)
         finally:
             self.members.remove(child)
-            self._kill(child)
+            self.end(child)
         if process.returncode != 0 and not asked:
-            raise RobolearnError(f"{child.name} failed: {self.last_words(child)}")
+            kind = _FAILURES.get(process.returncode, RobolearnError)
+            raise kind(f"{child.name} failed: {self.last_words(child)}")
 
-    def watch(self, finished: Callable[[Child], bool]) -> None:
+    def watch(self, finished: Callable[[Child], bool], failed: Failed = give_up) -> None:
         """Restart the dead, kill the silent.
 
+        Args:
+            finished: whether a dead worker has done its work.
+            failed: told when a restart alone will not do: a latched stop, a lost lease, deaths again and again.
+
         Raises:
-            RobolearnError: a worker dies again and again right after its start.
-        RobotStoppedError: a robot has latched a stop.
+            RobolearnError: what ``failed`` raises; a worker that cannot work as configured.
         """
         now = time.monotonic()
         for child in self.members:
@@ -122,7 +137,15 @@ class Children:
             elif finished(child):
                 child.finished = True
             else:
-                self._bury(child, code, now)
+                self._bury(child, code, now, failed)
+
+    def settle(self, child: Child, going_on: bool) -> None:
+        """A failed worker starts anew, with a clean record, or is done with."""
+        self.end(child)
+        child.process, child.quick_deaths, child.restart_at = None, 0, 0.0
+        child.deaths.clear()
+        child.finished = not going_on
+        child.restarts += going_on
 
     def _check_silence(self, child: Child, now: float) -> None:
         beat = self.counters.get(child.row, Field.HEARTBEAT_NS) * 1e-9
@@ -130,18 +153,24 @@ class Children:
             self.on_event("worker is silent, killing it", "error", worker=child.name, silent_s=round(now - beat, 1))
             child.process.kill()
 
-    def _bury(self, child: Child, code: int, now: float) -> None:
-        quick = now - child.started < _QUICK_S
-        child.quick_deaths = child.quick_deaths + 1 if quick else 0
+    def _bury(self, child: Child, code: int, now: float, failed: Failed) -> None:
+        child.quick_deaths = child.quick_deaths + 1 if now - child.started < _QUICK_S else 0
+        child.deaths.append(now)
+        while now - child.deaths[0] > _HOUR_S:
+            child.deaths.popleft()
         words = self.last_words(child)
         self.on_event("worker died", "error", worker=child.name, code=code, words=words)
         child.process = None
-        if code == STOPPED_EXIT:
-            raise RobotStoppedError(words)
-        if child.quick_deaths > _MAX_QUICK:
-            raise RobolearnError(f"{child.name} dies again and again: {words} (see {self.log(child)})")
-        child.restart_at = now + _BACKOFF_S[min(child.quick_deaths, len(_BACKOFF_S) - 1)]
-        child.restarts += 1
+        if code == CONFIG_EXIT:
+            raise ConfigError(words)
+        if code in _FAILURES:
+            self.settle(child, failed(child, _FAILURES[code](words)))
+        elif child.quick_deaths > child.max_quick or len(child.deaths) > _MAX_HOURLY:
+            often = f"{child.name} dies again and again: {words} (see {self.log(child)})"
+            self.settle(child, failed(child, RobolearnError(often)))
+        else:
+            child.restart_at = now + _BACKOFF_S[min(child.quick_deaths, len(_BACKOFF_S) - 1)]
+            child.restarts += 1
 
     def last_words(self, child: Child) -> str:
         """Last line a worker printed."""
@@ -152,7 +181,7 @@ class Children:
         """Ask all workers to end, wait, then kill who is left."""
         for child in self.members:
             if child.process is not None and child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM)
+                child.process.terminate()
         deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline and any(c.process and c.process.poll() is None for c in self.members):
             time.sleep(0.02)
@@ -161,10 +190,11 @@ class Children:
     def kill(self) -> None:
         """Kill all workers at once; what they had appended is durable."""
         for child in self.members:
-            self._kill(child)
+            self.end(child)
 
     @staticmethod
-    def _kill(child: Child) -> None:
+    def end(child: Child) -> None:
+        """Kill one worker, if it runs."""
         if child.process is not None:
             if child.process.poll() is None:
                 child.process.kill()

@@ -15,8 +15,12 @@ class TrainConfig:
         task: task plug-in.
         tier: named difficulty of the task; its values land in ``env``.
         algo: policy plug-in.
-        robot: robot plug-in, optionally with an instance name (``fr3_sim`` or ``fr3_sim:bench1``).
-        robots: number of robots (one actor process each).
+        robot: ``DRIVER`` makes private simulated copies; ``DRIVER:INSTANCE`` names a robot that exists once
+            (``ros2:/fr3_1``), a comma list several; or names of the site file (``fr3_left``). With ``robot_labels``
+            a driver, or empty for any.
+        robot_labels: take any free robots of the driver that have these labels: ``site=labA,model=fr3``.
+        robots: number of robots (one actor process each); 0: as many as are named, or one. More than are named count
+            on from the last name (``/fr3_1``: ``/fr3_2``, ...); named ones that are not needed are spares.
         obs: observe joint and force state, or camera images as well.
         seed: seed of everything random in the run.
         steps: robot steps to train for; 0 takes the task tier's budget.
@@ -29,10 +33,13 @@ class TrainConfig:
             what is there, which is exchanged all the time.
         disk_gb: largest size of the run's buffer [GB]: its oldest sealed data goes, never what people gave; 0: none.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
-        realtime: step simulated robots in real time while they train; evaluation does not wait.
+        realtime: step simulated robots in real time while they train; evaluation does not wait. Robots that exist once
+            always run in real time.
         headless: no live view even in a terminal.
         eval_episodes: episodes of the final, policy-only evaluation on unseen seeds.
-        eval_every: robot steps between evaluations of the learning curve; 0 for none.
+        eval_experts: evaluate the scripted experts of the task as well; by default on private robots only.
+        eval_every: robot steps between evaluations of the learning curve; 0 for none, -1: 1000, but none on robots that
+            exist once, whose own time it would take.
         eval_curve_episodes: episodes of each of those.
         checkpoint_every_s: seconds between checkpoints.
         publish_every: learner calls between weight publications.
@@ -47,7 +54,8 @@ class TrainConfig:
     tier: str = "default"
     algo: str = "rlpd"
     robot: str = "fr3_sim"
-    robots: int = 1
+    robot_labels: str = ""
+    robots: int = 0
     obs: Literal["state", "pixels"] = "state"
     seed: int = 0
     steps: int = 0
@@ -61,7 +69,8 @@ class TrainConfig:
     realtime: bool = False
     headless: bool = False
     eval_episodes: int = 100
-    eval_every: int = 1000
+    eval_experts: bool | None = None
+    eval_every: int = -1
     eval_curve_episodes: int = 20
     checkpoint_every_s: float = 30.0
     publish_every: int = 5
@@ -142,6 +151,11 @@ class RunPaths:
     def learner_lock(self) -> Path:
         """Locked by the learner while it lives."""
         return self.root / "learner.lock"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        """Locked by the supervisor while it lives."""
+        return self.root / "supervisor.lock"
 
     @property
     def weights(self) -> Path:

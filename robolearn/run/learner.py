@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -31,6 +32,8 @@ from robolearn.sync.local import LocalFollower, LocalPublisher
 
 _POLL_S = 0.002
 _PATIENCE_S = 30.0
+_NICE = 5
+"""How far the learner stands back while robots move in real time: a late update costs nothing, a late action does."""
 
 
 @contextmanager
@@ -125,6 +128,8 @@ class LearnerProcess:
         while self.loop.pretraining and not self.process.stopping():
             self.loop.once()
         self.loop.publish()
+        if self.config.realtime and self.learner.online:
+            os.nice(_NICE)  # the robots move from now on
         while not self.process.stopping():
             if not self.loop.once():
                 if self._done():

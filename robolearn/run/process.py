@@ -13,13 +13,20 @@ from types import FrameType
 
 from robolearn.run.config import RunPaths
 from robolearn.run.counters import Counters, Field, Row
+from robolearn.run.guard import Grant, Guard
 from robolearn.run.metrics import JsonlWriter
 
-PARENT, STARTED, EPOCHS = "ROBOLEARN_PARENT", "ROBOLEARN_STARTED_NS", "ROBOLEARN_EPOCHS"
-"""Environment variables by which the supervisor tells a worker who started it, when, and the epochs of its leases."""
+PARENT, STARTED, GRANT = "ROBOLEARN_PARENT", "ROBOLEARN_STARTED_NS", "ROBOLEARN_GRANT"
+"""Environment variables by which the supervisor tells a worker who started it, when, and which robot it may drive."""
 
 STOPPED_EXIT = 3
 """Exit status of a worker whose robot has latched a stop: it must not be restarted into a robot that forgot it."""
+
+LOST_EXIT = 4
+"""Exit status of a worker whose robot is no longer leased to the run."""
+
+CONFIG_EXIT = 5
+"""Exit status of a worker that can never work as configured: to start it again would not help."""
 
 _PR_SET_PDEATHSIG = 1
 _TRIMMED = frozenset({"clipped", "step", "tilt", "workspace", "driver"})
@@ -51,19 +58,23 @@ class Process:
     Attributes:
         role: ``learner``, ``actor0``, ... as in metrics and events.
         row: its row of the shared counters.
+        grant: the robot it may drive.
     """
 
     role: str
     row: int
     paths: RunPaths
     started_ns: int
-    epoch: int = 0
+    grant: Grant | None = None
     stop: StopFlag = field(default_factory=StopFlag)
 
     def __post_init__(self) -> None:
         self.counters = Counters(self.paths.counters)
         self._metrics = JsonlWriter(self.paths.metrics)
         self._events = JsonlWriter(self.paths.events)
+        self._guard = Guard(
+            self.grant, lambda: self.counters.get(Row.SUPERVISOR, Field.HEARTBEAT_NS), on_event=self.event
+        )
 
     @property
     def elapsed_s(self) -> float:
@@ -78,6 +89,19 @@ class Process:
         """True once the run is to stop; also a heartbeat."""
         self.beat()
         return self.stop.set or self.counters.get(Row.SUPERVISOR, Field.DONE) != 0
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the lease of its robot; 0 without one."""
+        return self.grant.epoch if self.grant is not None else 0
+
+    def hold(self) -> None:
+        """Return when the robot may be moved: at once, unless the supervisor is silent (see ``Guard``).
+
+        Raises:
+            LeaseError: the lease is lost.
+        """
+        self._guard.hold(self.stopping)
 
     def metric(self, kind: str, **values: object) -> None:
         """Append a line to metrics.jsonl."""

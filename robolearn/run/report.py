@@ -66,7 +66,7 @@ def _header(run: RunData) -> str:
     facts = [f"seed {run.config.get('seed')}", f"{run.config.get('obs')} observations"]
     if run.config.get("demos"):
         facts.append(f"{run.config['demos']} demonstrations")
-    facts.append(f"{run.config.get('robots', 1)} x {run.config.get('robot')}")
+    facts.append(f"{run.config.get('robots') or 1} x {run.config.get('robot') or run.config.get('robot_labels')}")
     return (
         f"<header><h1>{escape(run.title)}</h1>"
         f'<p class="faint"><span class="state {style}">{escape(state)}</span> · {escape(" · ".join(facts))}</p>'
@@ -187,6 +187,9 @@ def _system(run: RunData, picture: html.Picture) -> str:
         ("age of the acting weights", "staleness_s", "s"),
         ("versions behind", "staleness_versions", ""),
         ("peak force", "peak_force_n", "N"),
+        ("policy, median of an episode", "policy_p50_ms", "ms"),
+        ("policy, longest 1 %", "policy_p99_ms", "ms"),
+        *_driver_timing(run),
     ):
         found = percentiles([line[key] for line in run.episodes if line.get(key) is not None])
         if found:
@@ -200,13 +203,40 @@ def _system(run: RunData, picture: html.Picture) -> str:
         ("actions the safety layer altered", count(safety)),
         ("control periods that took too long (real time only)", count(overruns)),
         ("restarts of processes", count(restarts)),
+        *_lost(run),
     ]
     return html.section(
         "Robot and machinery",
         html.figure(picture, alt=alt, caption="All against robot steps."),
         html.table(("over training episodes", "50 %", "90 %", "99 %"), rows, numeric=(1, 2, 3)),
         html.table(("in total", ""), sums, numeric=(1,)),
+        _placement(run),
     )
+
+
+def _driver_timing(run: RunData) -> list[tuple[str, str, str]]:
+    """What drivers measure of themselves: (label, key, unit) of each ``timing_...`` in the metrics."""
+    keys = dict.fromkeys(key for line in run.episodes for key in line if key.startswith("timing_"))
+    found = []
+    for key in keys:
+        name, _, unit = key.removeprefix("timing_").rpartition("_")
+        known = unit in ("ms", "us", "s", "hz")
+        label = (name if known else key.removeprefix("timing_")).replace("_", " ")
+        found.append((f"robot: {label}", key, unit.replace("hz", "Hz") if known else ""))
+    return found
+
+
+def _lost(run: RunData) -> list[tuple[str, str]]:
+    gone = run.results.get("robots_lost", run.status.get("robots_lost")) or []
+    return [("robots given up", ", ".join(gone))] if gone else []
+
+
+def _placement(run: RunData) -> str:
+    """Where the roles ran, at the end."""
+    rows = run.results.get("placement", run.status.get("placement")) or []
+    head = ("role", "resource", "where", "share")
+    table = html.table(head, [tuple(row.get(key, _DASH) for key in head) for row in rows])
+    return html.details("What ran where", table) if rows else ""
 
 
 def _buffer(run: RunData) -> str:

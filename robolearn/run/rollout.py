@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +11,11 @@ from typing import Any
 from robolearn.core.errors import ConfigError
 from robolearn.core.spec import Array, Observation
 from robolearn.run.act import Act, run_episode
+from robolearn.run.borrow import on_robot
 from robolearn.run.checkpoint import require_checkpoint
 from robolearn.run.config import RunPaths
 from robolearn.run.evaluate import POLICY, make_act
+from robolearn.run.guard import Grant
 from robolearn.run.rundir import load_config
 from robolearn.run.seeds import Stream, stream
 from robolearn.run.station import Station, build_station
@@ -21,16 +24,37 @@ from robolearn.run.video import VideoWriter
 _SIZE = (640, 480)
 
 
-def rollout(run_dir: str | Path, *, video: str | Path | None, episodes: int = 1, seed: int = 0) -> dict[str, Any]:
+def rollout(
+    run_dir: str | Path,
+    *,
+    video: str | Path | None,
+    episodes: int = 1,
+    seed: int = 0,
+    robot: str = "",
+    grant: Grant | None = None,
+    hold: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Run the newest policy of a run for some episodes; film it when ``video`` is given.
+
+    Args:
+        robot: a private copy of this one instead of the run's.
+        grant: the leased robot; without it a private simulated copy.
+        hold: returns when the robot may be moved.
 
     Raises:
         ConfigError: a video is asked for and the robot cannot be filmed.
+        RobotStoppedError: the robot has latched a stop.
+        LeaseError: the robot is no longer ours.
     """
+
+    def going_on() -> bool:
+        hold()
+        return True
+
     paths = RunPaths(Path(run_dir).resolve())
-    config = load_config(paths)
+    config = on_robot(load_config(paths), robot)
     weights = require_checkpoint(paths.checkpoints).policy
-    station = build_station(config, epoch=0)
+    station = build_station(config, grant)
     act, reset = make_act(POLICY, config, station, seed, weights)
     outcome: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -38,8 +62,9 @@ def rollout(run_dir: str | Path, *, video: str | Path | None, episodes: int = 1,
         film = stack.enter_context(_Film(station, Path(video))) if video is not None else None
         for index in range(episodes):
             reset()
+            hold()
             shown = act if film is None else film.filmed(act, index)
-            episode = run_episode(station, shown, stream(seed, Stream.ROLLOUT, index))
+            episode = run_episode(station, shown, stream(seed, Stream.ROLLOUT, index), before_step=going_on)
             if film is not None:
                 film.add(f"episode {index + 1}   {'success' if episode.success else 'failure'}", seconds=1.0)
             outcome.append(

@@ -9,7 +9,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ from robolearn.run.config import RunPaths, TrainConfig
 _PACKAGES = ("numpy", "torch", "mujoco", "dm-control", "zarr", "diffusers", "safetensors", "gymnasium")
 
 
+def stem_of(config: TrainConfig) -> str:
+    """``<task>-<tier>-<algo>``."""
+    return f"{config.task}-{config.tier}-{config.algo}"
+
+
 def default_run_dir(config: TrainConfig) -> Path:
     """The first free ``runs/<task>-<tier>-<algo>-<n>``."""
-    return first_free(f"{config.task}-{config.tier}-{config.algo}")
+    return first_free(stem_of(config))
 
 
 def first_free(stem: str) -> Path:
@@ -35,6 +41,31 @@ def first_free(stem: str) -> Path:
     while (path := Path("runs") / f"{stem}-{n}").exists():
         n += 1
     return path
+
+
+@contextmanager
+def claimed(stem: str) -> Iterator[Path]:
+    """Make the first free directory ``runs/<stem>-<n>``, so that nobody else takes it; one that stays empty goes again.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    while True:
+        path = first_free(stem)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            break
+        except FileExistsError:
+            if path.parent.exists() and not path.parent.is_dir():
+                raise ConfigError(f"{path.parent} is no directory; choose --run-dir") from None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be made: {error.strerror}; choose --run-dir") from error
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def create(config: TrainConfig, argv: Sequence[str]) -> RunPaths:
@@ -51,11 +82,15 @@ def create(config: TrainConfig, argv: Sequence[str]) -> RunPaths:
         )
     paths = RunPaths(root.resolve())
     try:
-        for directory in (paths.root, paths.logs, paths.evaluation, paths.plots, paths.videos):
-            directory.mkdir(parents=True, exist_ok=True)
+        paths.root.mkdir(parents=True, exist_ok=True)
+        paths.logs.mkdir()  # of two that start at once, one fails here
+        for directory in (paths.evaluation, paths.plots, paths.videos):
+            directory.mkdir()
         save_config(paths, config)
         write_atomic(paths.command, (shlex.join(argv) + "\n").encode())
         write_atomic(paths.environment, json.dumps(environment(), indent=1).encode())
+    except FileExistsError:
+        raise ConfigError(f"run directory {root} is taken by another run just now; choose --run-dir") from None
     except OSError as error:
         raise ConfigError(f"run directory {root} cannot be written: {error.strerror}; choose --run-dir") from error
     return paths

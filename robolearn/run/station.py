@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from robolearn.core import plugins
+from robolearn.core.errors import LeaseError
 from robolearn.core.protocols import Policy, Task
 from robolearn.core.spec import Array
 from robolearn.hal.safety import SafeRobot
 from robolearn.run.config import TrainConfig
+from robolearn.run.guard import Grant
+from robolearn.run.robots import driver_config, shared, split_robot
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,8 @@ class Station:
     task: Task
     film: Callable[[int, int], Array] | None = None
     """Renders (height, width, 3) uint8 for people, from (width, height), where the robot is simulated."""
-
-
-def split_robot(name: str) -> tuple[str, str]:
-    """``"fr3_sim:bench1"`` -> driver ``"fr3_sim"`` and instance ``"bench1"`` (empty when not named)."""
-    driver, _, instance = name.partition(":")
-    return driver, instance
-
-
-def is_simulated(robot: str) -> bool:
-    """False for drivers of real hardware: those that do not say ``SIMULATED = True``."""
-    return bool(getattr(plugins.load("robot", split_robot(robot)[0]), "SIMULATED", False))
+    timing: Callable[[], Mapping[str, float]] | None = None
+    """What the driver measures of its own timing, name -> value; None where it measures nothing."""
 
 
 def build_task(config: TrainConfig) -> Task:
@@ -41,16 +35,30 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def build_station(
-    config: TrainConfig, *, epoch: int, on_event: Callable[[str, Mapping[str, Any]], None] | None = None
+    config: TrainConfig, grant: Grant | None = None, *, on_event: Callable[[str, Mapping[str, Any]], None] | None = None
 ) -> Station:
-    """Build robot and task of a run. Cameras are those whose images the policy sees."""
+    """Build robot and task of a run. Cameras are those whose images the policy sees.
+
+    Args:
+        grant: the leased robot; without it a private simulated copy, in nobody's way.
+
+    Raises:
+        LeaseError: the run's robots exist once, and none is leased.
+    """
+    if grant is None and shared(config):
+        raise LeaseError(f"{config.robot} exists once; it has to be leased before it is used")
+    robot_name = config.robot if grant is None else grant.robot
+    driver_name, instance = split_robot(robot_name)
     module = plugins.load("task", config.task)
     task: Task = module.build(config.env, obs=config.obs)
-    driver = plugins.load("robot", split_robot(config.robot)[0])
+    driver = plugins.load("robot", driver_name)
     cameras = tuple(key for key, spec in task.spec.observation.items() if spec.dtype == "uint8")
-    robot = driver.build(driver.Config(), scene=module.scene(config.env), cameras=cameras, realtime=config.realtime)
-    guarded = SafeRobot(robot, module.limits(config.env), epoch=epoch, on_event=on_event)
-    return Station(guarded, task, film=getattr(robot, "render", None))
+    realtime = config.realtime or bool(instance)
+    robot = driver.build(
+        driver_config(driver, instance), scene=module.scene(config.env), cameras=cameras, realtime=realtime
+    )
+    guarded = SafeRobot(robot, module.limits(config.env), epoch=grant.epoch if grant else 0, on_event=on_event)
+    return Station(guarded, task, film=getattr(robot, "render", None), timing=getattr(robot, "timing", None))
 
 
 def build_policy(config: TrainConfig, task: Task, *, seed: int) -> Policy:

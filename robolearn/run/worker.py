@@ -8,17 +8,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from robolearn.run.process import EPOCHS, PARENT, STARTED, STOPPED_EXIT, Process, die_with_parent, run_paths
+from robolearn.run.guard import Grant
+from robolearn.run.process import (
+    CONFIG_EXIT,
+    GRANT,
+    LOST_EXIT,
+    PARENT,
+    STARTED,
+    STOPPED_EXIT,
+    Process,
+    die_with_parent,
+    run_paths,
+)
 
 
-def _process(directory: str, role: str, row: int, robot: int = 0) -> Process:
-    epochs = json.loads(os.environ.get(EPOCHS, "[]"))
+def _process(directory: str, role: str, row: int) -> Process:
     process = Process(
         role,
         row,
         run_paths(directory),
         started_ns=int(os.environ.get(STARTED, "0")),
-        epoch=epochs[robot] if robot < len(epochs) else 0,
+        grant=Grant.from_json(os.environ.get(GRANT, "")),
     )
     process.handle_signals()
     process.beat()
@@ -51,7 +61,7 @@ def actor(directory: str, index: str) -> None:
     from robolearn.run.counters import Row
 
     number = int(index)
-    process = _process(directory, f"actor{number}", Row.ACTORS + number, number)
+    process = _process(directory, f"actor{number}", Row.ACTORS + number)
     from robolearn.run.actor import Actor
     from robolearn.run.limiter import limiter_of
     from robolearn.run.rundir import load_config
@@ -86,7 +96,8 @@ def recorder(directory: str) -> None:
         config,
         process.paths.buffer,
         episodes=config.demos,
-        epoch=process.epoch,
+        grant=process.grant,
+        hold=process.hold,
         script="script",
         going_on=lambda: not process.stopping(),
     )
@@ -108,7 +119,7 @@ def sealer(directory: str, everything: str = "") -> None:
 
 def examiner(directory: str, out: str, request: str) -> None:
     """Evaluate a share of the final episodes."""
-    from robolearn.run.evaluate import examine
+    from robolearn.run.examine import examine
 
     examine(Path(directory), Path(out), **json.loads(request))
 
@@ -125,7 +136,7 @@ ROLES: dict[str, Callable[..., None]] = {
 
 def main(argv: list[str]) -> int:
     """Run one role; an error the user can act on becomes one line on stderr."""
-    from robolearn.core.errors import RobolearnError, RobotStoppedError
+    from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
 
     directory, role, *arguments = argv
     if parent := os.environ.get(PARENT):
@@ -133,8 +144,11 @@ def main(argv: list[str]) -> int:
     try:
         ROLES[role](directory, *arguments)
     except RobotStoppedError as error:
-        sys.stderr.write(f"{error}; look after it, then go on with: robolearn train --resume {directory}\n")
+        sys.stderr.write(f"{error}\n")
         return STOPPED_EXIT
+    except (ConfigError, LeaseError) as error:
+        sys.stderr.write(f"{error}\n")
+        return CONFIG_EXIT if isinstance(error, ConfigError) else LOST_EXIT
     except (RobolearnError, OSError) as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1

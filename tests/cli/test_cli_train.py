@@ -14,9 +14,10 @@ from standin.tasks import reach
 
 from robolearn.cli import train
 from robolearn.core import config as typed
-from robolearn.core.errors import ConfigError, ResumeError
-from robolearn.run import supervise
+from robolearn.core.errors import ConfigError, LeaseError, ResumeError
+from robolearn.run import start
 from robolearn.run.config import TrainConfig
+from robolearn.run.place import Outlook, Place
 
 Cli = Callable[..., tuple[int, str, str]]
 ROW = {
@@ -110,12 +111,12 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """Trainings asked for; a stand-in for the supervisor shows one status and returns made-up results."""
     seen: list[TrainConfig] = []
 
-    def fake(config: TrainConfig, *, argv: list[str], live: Any) -> supervise.RunResult:
+    def fake(config: TrainConfig, *, argv: list[str], live: Any, show: Any) -> start.RunResult:
         seen.append(config)
         live.update({"state": "training", "steps": 5, "total_steps": 10})
-        return supervise.RunResult(Path(config.run_dir), "done", {"task": config.task, "rows": [ROW]})
+        return start.RunResult(Path(config.run_dir), "done", {"task": config.task, "rows": [ROW]})
 
-    monkeypatch.setattr(supervise, "train", fake)
+    monkeypatch.setattr(start, "train", fake)
     return seen
 
 
@@ -137,8 +138,8 @@ def test_json_is_all_that_is_on_stdout(cli: Cli, runs: list[TrainConfig]) -> Non
 
 
 def test_a_stopped_run_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = supervise.RunResult(Path("here"), "stopped", {})
-    monkeypatch.setattr(supervise, "resume", lambda run_dir, *, overrides, live: stopped)
+    stopped = start.RunResult(Path("here"), "stopped", {})
+    monkeypatch.setattr(start, "resume", lambda run_dir, *, overrides, live, show: stopped)
     status, out, _ = cli("train", "--resume", "here")
     assert status == 130
     assert "robolearn train --resume here" in out
@@ -147,9 +148,81 @@ def test_a_stopped_run_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPat
 def test_a_refused_resume_shows_why(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = config_of()
 
-    def refuse(run_dir: Path, *, overrides: Callable[[TrainConfig], TrainConfig], live: Any) -> None:
+    def refuse(run_dir: Path, *, overrides: Callable[[TrainConfig], TrainConfig], live: Any, show: Any) -> None:
         raise ResumeError("; ".join(typed.diff(stored, overrides(stored))))
 
-    monkeypatch.setattr(supervise, "resume", refuse)
+    monkeypatch.setattr(start, "resume", refuse)
     status, _, err = cli("train", "--resume", "here", "--seed", "3")
     assert (status, err) == (1, "robolearn: error: seed: 0 -> 3\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "robot", "labels"),
+    [
+        ((), "fr3_sim", ""),
+        (("--robot", "fake:/left"), "fake:/left", ""),
+        (("--robot-labels", "site=labA"), "", "site=labA"),
+        (("--robot", "fake", "--robot-labels", "site=labA"), "fake", "site=labA"),
+    ],
+)
+def test_robots_are_named_or_asked_for_by_label(options: tuple[str, ...], robot: str, labels: str) -> None:
+    config = config_of(*options)
+    assert (config.robot, config.robot_labels) == (robot, labels)
+
+
+@pytest.mark.parametrize(
+    "options", [("--robot", "fr3_simm"), ("--robot", "fake:left", "--robots", "2"), ("--robot-labels", "labA")]
+)
+def test_robots_that_make_no_sense_are_refused_at_once(options: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"--robot|unknown robot"):
+        config_of(*options)
+
+
+def test_experts_are_a_yes_or_no_with_a_default_that_depends_on_the_robot() -> None:
+    assert config_of().eval_experts is None
+    assert config_of("--eval-experts", "True").eval_experts is True
+    assert config_of("--eval-experts", "False").eval_experts is False
+
+
+def test_where_everything_goes_is_shown_before_it_starts(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(config: TrainConfig, *, argv: list[str], live: Any, show: Any) -> start.RunResult:
+        show(start.Start(Path("here"), [Place("actor0", "fake:left", "lab3", 1.0, 1.0)], ["no curve is drawn"]))
+        return start.RunResult(Path("here"), "done", {"rows": [ROW], "experts": "n/a"})
+
+    monkeypatch.setattr(start, "train", fake)
+    _, out, _ = cli("train", "reach", "--algo", "guess", "--run-dir", "here")
+    assert "role    resource   where  share\nactor0  fake:left  lab3   whole\nnote: no curve is drawn\n" in out
+    assert "experts: n/a" in out
+
+
+@pytest.mark.parametrize(("why", "status"), [("", 0), ("fake:left is held by Ada", 1)])
+def test_a_dry_run_says_what_is_free_and_starts_nothing(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, why: str, status: int
+) -> None:
+    asked: list[Any] = []
+
+    def preview(config: TrainConfig, *, run_dir: str, overrides: Any) -> list[Outlook]:
+        asked.append(config.robot)
+        return [Outlook("actor0", "fake:left", "" if why else "fake:left", why)]
+
+    monkeypatch.setattr(start, "preview", preview)
+    line = ("train", "reach", "--algo", "guess", "--robot", "fake:left", "--dry-run")
+    code, out, _ = cli(*line)
+    assert code == status
+    assert why in out
+    assert ("NOT FREE" in out) == bool(why)
+    code, out, _ = cli(*line, "--json")
+    assert json.loads(out)["possible"] == (status == 0)
+    assert asked == ["fake:left"] * 2
+    assert not Path("runs").exists()
+
+
+def test_a_run_that_cannot_start_leaves_no_directory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: TrainConfig, **_: Any) -> None:
+        assert Path(config.run_dir).is_dir()
+        raise LeaseError("held by Ada")
+
+    monkeypatch.setattr(start, "train", refuse)
+    status, _, err = cli("train", "reach", "--algo", "guess")
+    assert (status, err) == (1, "robolearn: error: held by Ada\n")
+    assert list(Path("runs").iterdir()) == []

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standin.tasks import reach
 from synthetic_run import make_run
 
+from robolearn.run.config import TrainConfig
 from robolearn.run.doctor import Check
 from robolearn.run.evaluate import EvalResult
 
@@ -22,11 +24,12 @@ RESULT = EvalResult("final", 4, 3, 0.75, 0.3, 0.95, 8.5, float("nan"), 7)
 def test_eval(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def evaluate(run: str, episodes: int, seed: int, *, who: tuple[str, ...]) -> list[EvalResult]:
+    def evaluate(run: str, episodes: int, seed: int, *, who: tuple[str, ...], **_: Any) -> list[EvalResult]:
         asked.append((run, episodes, seed, who))
         return [RESULT]
 
-    monkeypatch.setattr("robolearn.run.evaluate.evaluate_run", evaluate)
+    monkeypatch.setattr("robolearn.run.examine.evaluate_run", evaluate)
+    monkeypatch.setattr("robolearn.run.borrow.config_with", lambda run, robot, **_: TrainConfig())
     status, out, err = cli("eval", "here", "--episodes", "4", "--seed", "7", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["rows"] == [{**dataclasses.asdict(RESULT), "median_cycle_s": None}]
@@ -47,6 +50,7 @@ def test_record(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status == 0
     assert asked == {
         "task": "reach", "tier": "easy", "episodes": 3, "policy": "blind", "out": "demos", "seed": 0, "obs": "state",
+        "robot": "fr3_sim", "env": reach.TIERS["easy"], "wait_s": 0.0,
     }  # fmt: skip
     assert json.loads(out)["successes"] == 3
     status, out, _ = cli("record", "reach", "--episodes", "20", "--policy", "script")
@@ -54,9 +58,27 @@ def test_record(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "recorded in runs/demos-reach-default-1" in out
 
 
+def test_record_takes_options_of_the_task_and_a_robot(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def record(task: str, **rest: Any) -> dict[str, Any]:
+        asked.update(rest)
+        return RESULT.to_json()
+
+    monkeypatch.setattr("robolearn.run.record.record", record)
+    line = ("record", "reach:easy", "--env.corner", "1", "-2.5", "--robot", "fake:left", "--env.noisy", "--wait", "3")
+    assert cli(*line)[0] == 0
+    assert asked["env"] == dataclasses.replace(reach.TIERS["easy"], corner=(1.0, -2.5), noisy=True)
+    assert (asked["robot"], asked["wait_s"]) == ("fake:left", 3.0)
+    status, _, err = cli("record", "reach", "--env.cornr", "1", "2")
+    assert status == 2
+    assert "--env.corner" in err
+
+
 def test_rollout(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     episode = {"success": True, "steps": 30, "peak_force_n": 7.25}
     result = {"run": "here", "episodes": [episode], "successes": 1, "video": "film.mp4"}
+    monkeypatch.setattr("robolearn.run.borrow.config_with", lambda run, robot, **_: TrainConfig())
     monkeypatch.setattr("robolearn.run.rollout.rollout", lambda run, **rest: result | {"video": rest["video"]})
     status, out, _ = cli("rollout", "here", "--video", "film.mp4")
     assert status == 0
@@ -99,10 +121,13 @@ def test_report_and_buffer(cli: Cli, tmp_path: Path) -> None:
     assert "problem: " in out
 
 
-def test_hal(cli: Cli) -> None:
+def test_hal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from robolearn.hal import discovery
     from robolearn.hal.leases import LeaseTable
+    from robolearn.hal.probes import cpu
     from robolearn.hal.resources import Resource
 
+    monkeypatch.setattr(discovery, "installed", lambda: {"cpu": cpu.probe})
     with LeaseTable.default() as table:
         table.register(Resource("fr3:left", "robot"))
     status, out, _ = cli("hal", "ls")

@@ -8,12 +8,12 @@ import pytest
 
 from robolearn.core.errors import StoreError
 from robolearn.run import rundir
+from robolearn.run.complete import complete
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Row
 from robolearn.run.learner import LearnerProcess, only_learner
 from robolearn.run.limiter import limiter_of
 from robolearn.run.process import Process
-from robolearn.run.supervise import complete
 from robolearn.sync.codec import Snapshot
 from robolearn.sync.local import LocalPublisher
 

@@ -18,11 +18,11 @@ from robolearn.buffer.writer import Writer
 from robolearn.core.spec import ArraySpec
 from robolearn.core.types import Kind, Source, Transition
 from robolearn.run import rundir
+from robolearn.run.complete import complete
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Row
 from robolearn.run.process import Process
 from robolearn.run.sealer import Sealer
-from robolearn.run.supervise import complete
 
 SCHEMA = Schema({"state": ArraySpec("state", (1000,))}, ArraySpec("action", (1,)))
 

@@ -11,16 +11,20 @@ import pytest
 from synthetic_run import make_run
 
 from robolearn.core.errors import ConfigError
-from robolearn.run import supervise
+from robolearn.run import finish
+from robolearn.run.complete import complete
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field, Row
 from robolearn.run.inventory import steps_of_writer
-from robolearn.run.supervise import Supervisor, complete
+from robolearn.run.place import LocalScheduler
+from robolearn.run.roles import plan
+from robolearn.run.supervise import Supervisor
 
 
 def supervisor(root: Path) -> Supervisor:
     paths = make_run(root, done=False, upto=500)
-    return Supervisor(paths, complete(TrainConfig(robots=2, run_dir=str(root))), [], None)
+    config = complete(TrainConfig(robots=2, run_dir=str(root)))
+    return Supervisor(paths, config, LocalScheduler(plan(config, root), holder="test"), None)
 
 
 def test_steps_of_an_earlier_sitting_count_before_any_actor_is_up(
@@ -45,7 +49,7 @@ def test_one_interrupt_ends_the_final_evaluation(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Supervisor, "_demonstrations", lambda self: None)
     monkeypatch.setattr(Supervisor, "_train", lambda self: None)
-    monkeypatch.setattr(supervise, "evaluate_run", evaluate)
+    monkeypatch.setattr(finish, "evaluate_run", evaluate)
     assert supervisor(tmp_path).run().state == "stopped"
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "stopped"

@@ -9,18 +9,18 @@ from robolearn.buffer.schema import Schema
 from robolearn.buffer.writer import Writer
 from robolearn.core import plugins
 from robolearn.run.act import run_episode
+from robolearn.run.complete import complete
 from robolearn.run.config import TrainConfig
 from robolearn.run.learn import Cadence, LearnLoop
 from robolearn.run.learner import unit_statistics
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.station import build_policy, build_station
-from robolearn.run.supervise import complete
 from robolearn.sync.local import LocalFollower, LocalPublisher
 
 
 def test_a_robot_step_reaches_a_gradient_and_a_new_weight_reaches_the_robot(tmp_path: Path) -> None:
     config = complete(TrainConfig(tier="smoke", steps=100))
-    station = build_station(config, epoch=1)
+    station = build_station(config)
     spec = station.task.spec
     schema = Schema(spec.observation, spec.action)
     policy = build_policy(config, station.task, seed=0)
