@@ -15,7 +15,7 @@ from robolearn.ros.client import HostClient, HostSilentError
 
 _LOOK_S = 0.4
 _LEAST_RATE_HZ = 50.0
-_REST_RAD_S = 0.02
+_REST_RAD_S = 0.05
 _JITTER_MS = 5.0
 _OFFSET_S = 0.5
 

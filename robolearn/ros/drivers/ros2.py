@@ -30,6 +30,7 @@ _ANSWER_PERIODS = 5.0
 _GOTO_S, _STATUS_S = 20.0, 0.25
 _REFUSED_S, _REMEMBERED_S = 1.0, 2.0
 _LATENCIES = 4096
+_AGAIN_S = 0.05
 _PASSING_M = 0.005
 
 
@@ -256,6 +257,24 @@ class Ros2Robot:
                 if time.monotonic() > deadline:
                     raise
 
+    def _ordered(self, tip: Array) -> Report:
+        """The report that answers a GOTO. It is sent again meanwhile, so that the host does not take us for silent.
+
+        Raises:
+            HostSilentError: no reports come for ``patience_s``.
+        """
+        from robolearn.ros.client import HostSilentError
+
+        answered = self._client.answered(self._client.send(OrderKind.GOTO, tip, epoch=self._epoch), self._epoch)
+        deadline = time.monotonic() + self._config.patience_s
+        while True:
+            try:
+                return self._client.wait(answered, _AGAIN_S)
+            except HostSilentError:
+                if time.monotonic() > deadline:
+                    raise
+                self._client.send(OrderKind.GOTO, tip, epoch=self._epoch)
+
     def _held(self) -> Array:
         """(7,) the action of an arm that was not told anything."""
         action = np.zeros(self.spec.action.shape)
@@ -277,10 +296,7 @@ class Ros2Robot:
         """
         deadline, bear_s, refused = time.monotonic() + _GOTO_S, _REFUSED_S, 0.0
         while time.monotonic() < deadline:
-            sequence = self._client.send(OrderKind.GOTO, tip, epoch=self._epoch)
-            if (report := self._answer(sequence)) is None:
-                continue
-            self._report = report
+            self._report = report = self._ordered(tip)
             self._heed(report)
             if report.rejected:
                 refused = refused or time.monotonic()
