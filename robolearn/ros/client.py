@@ -20,7 +20,7 @@ from robolearn.hal.host.wire import Mode, Order, OrderKind, Report
 from robolearn.ros import context
 from robolearn.ros.messages import from_message, to_message
 
-_DISCOVERY_S = 5.0
+_DISCOVERY_S = 10.0
 _SERVICE_S = 2.0
 _POLL_S = 0.05
 LATCHED_S = 1.0

@@ -1,6 +1,6 @@
 """One simulated arm with its robot host for all fault tests, recorders at the arm's side, and drivers.
 
-As a program it is somebody who drives: ``python faults.py goto /fr3_1 EPOCH``, see ``main``.
+As a program it is somebody who drives: ``python faults.py goto /faults_1 EPOCH``, see ``main``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from robolearn.hal import geometry
 from robolearn.hal.host.config import preset
 from robolearn.hal.host.wire import Mode, Order, OrderKind, Report
 
-SPACE = "/fr3_1"
+SPACE = "/faults_1"
 HOST, ARM = "robolearn.ros.robot_host", "robolearn.ros.sim_arm"
 NEAR = np.array([0.42, -0.11, 0.16, 0.0, 1.0, 0.0, 0.0])
 FAR = np.array([0.60, 0.11, 0.30, 0.0, 1.0, 0.0, 0.0])

@@ -17,6 +17,7 @@ from faults import (
     FAST,
     MOTION,
     NEAR,
+    SPACE,
     START,
     TIME_TO_REST_S,
     World,
@@ -145,7 +146,7 @@ def test_8_a_client_cut_mid_drive_and_a_second_driver(world: World) -> None:
 
     epoch = world.epoch()
     world.go(NEAR, epoch)
-    with HostClient("/fr3_1") as other:
+    with HostClient(SPACE) as other:
         end = time.monotonic() + 0.6
         while time.monotonic() < end:
             sequence = other.send(OrderKind.GOTO, FAR, epoch=epoch)

@@ -73,11 +73,12 @@ def begin(ros_env: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Pro
 
 def test_13_config_faults_are_refused_with_status_2_and_one_line(begin: Callable[..., Process], tmp_path: Path) -> None:
     (tmp_path / "hosts").mkdir()
-    (tmp_path / "hosts" / "faulty.epoch").write_text("nonsense")
+    for number in range(len(FAULTS)):
+        (tmp_path / "hosts" / f"faulty{number}.epoch").write_text("nonsense")
     running: dict[str, Process] = {}
-    for name, (parameters, _) in FAULTS.items():
+    for number, (name, (parameters, _)) in enumerate(FAULTS.items()):  # a namespace has one host
         parameters = {k: str(v).replace("STATE", str(tmp_path)) for k, v in parameters.items()}
-        command = module_command(HOST, "/faulty", parameters)
+        command = module_command(HOST, f"/faulty{number}", parameters)
         if "control_msgs" in name:
             command = [sys.executable, "-c", HIDE, "control_msgs", HOST, *command[3:]]
         running[name] = begin(command)

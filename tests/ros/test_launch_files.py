@@ -67,7 +67,10 @@ def test_every_argument_is_described_and_closed_ones_have_choices(path: Path, mo
         assert {"namespace", "params_file", "log_level"} <= arguments.keys()
 
 
-def test_by_default_a_simulated_arm_and_its_host_start(launch: Callable[..., list[recorder.Recorded]]) -> None:
+def test_by_default_a_simulated_arm_and_its_host_start(
+    launch: Callable[..., list[recorder.Recorded]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     arm, host = launch("robot_host")
     assert [a.given["exec_name"] for a in (arm, host)] == ["sim_arm", "robot_host"]
     for node in (arm, host):

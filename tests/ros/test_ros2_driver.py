@@ -72,6 +72,7 @@ class TestRos2(RobotContract):
 
     independent = False
     position_tolerance = 3e-3
+    rotation_tolerance = 0.05  # as near as the host calls arrived
     rest_tolerance = 2e-3
 
     @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from robolearn.hal.pose_motion import CartesianLimits, PoseLimiter
 
 _REACH_M, _REACH_RAD = 0.025, 0.2
 _LAG_M, _LAG_RAD = 0.015, 0.1
+_THERE_M, _THERE_RAD = 0.002, 0.01
 _POSE_SHARE, _SPEED_SHARE, _BOX_M = 0.45, 0.5, 5e-4
 """Joints that brake each in its own time may stop cancelling each other, and the tip gets faster for a moment: so much
 of its speed is used by joint profiles. Their TCP may leave its box by so much [m] while it brakes."""
@@ -78,7 +79,7 @@ class Shaper:
         self._posture = chain.home
         self.goal = np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
         self.gripper: float | None = None
-        self.engaged = False
+        self.engaged = self._seeded = False
         self._held: Array | None = None
 
     @property
@@ -103,6 +104,9 @@ class Shaper:
             if self._drifts:  # nobody publishes where this reference is, only how fast it goes
                 self._limiter.shift(tip)
             return
+        self.engaged = True
+        if self._still_there(tip, joints):
+            return
         # An arm that starts outside must not be drawn in by the clipping of goals: orders bring it in, or nothing does.
         low, high = np.minimum(self._tip_box[0], tip[:3]), np.maximum(self._tip_box[1], tip[:3])
         self._limiter = PoseLimiter(self._limits, low, high, self._dt)
@@ -113,7 +117,17 @@ class Shaper:
             self._joints = Limiter(widened, self._dt)
             self._joints.seed(joints)
             self._posture = joints.copy()
-        self.goal, self.engaged = tip.copy(), True
+        self.goal, self._seeded = tip.copy(), True
+
+    def _still_there(self, tip: Array, joints: Array) -> bool:
+        """The arm is where the last reference left it: that goes on, since the arm's controller still has it."""
+        if not self._seeded or not self._limiter.at_rest:
+            return False
+        off = geometry.pose_error(self._limiter.pose, tip)
+        near = float(np.linalg.norm(off[:3])) < _THERE_M and float(np.linalg.norm(off[3:])) < _THERE_RAD
+        if self._joints is None:
+            return near
+        return near and self._joints.at_rest and float(np.abs(self._joints.position - joints).max()) < _THERE_RAD
 
     def release(self) -> None:
         """Have no reference any more."""
