@@ -223,7 +223,10 @@ class World:
             recorder.take()
 
     def settle(self) -> None:
-        """No faults, no stop, nobody drives."""
+        """No faults, no stop, nobody drives; a frozen driver would hold up whoever uses its port of the middleware."""
+        for process in self._started:
+            if process not in (self.arm, self.host):
+                process.kill()
         self.fault("joint_states", "none")
         until("the host can be cleared", self.cleared)
         until("the host is idle", lambda: self.mode is Mode.IDLE)

@@ -277,9 +277,16 @@ class Live:
         self._arm = Process(module_command("robolearn.ros.sim_arm", SPACE, {}), env, folder / "arm.txt")
         self._host = subprocess.Popen(self.command(folder), env=env, stdin=subprocess.DEVNULL, stderr=sink)
         os.close(sink)
-        self.client = HostClient(SPACE, patience_s=60.0)
-        self.node = self.client.node
-        until("the arm is heard", lambda: not self.trouble)
+        try:
+            self.client = HostClient(SPACE, patience_s=60.0)
+            self.node = self.client.node
+            until("the arm is heard", lambda: not self.trouble)
+        except BaseException:
+            self._arm.kill()
+            self._host.kill()
+            self._host.wait()
+            os.close(self._source)
+            raise
 
     @staticmethod
     def command(state: Path) -> list[str]:
