@@ -63,6 +63,7 @@ def test_status_and_reports_come_at_their_rates(world: World) -> None:
     assert int(world.client.status["ticks"]) > 100
 
 
+@pytest.mark.slow
 def test_14_load_on_every_core_and_in_the_driver_leaves_the_loop_its_pace(world: World) -> None:
     world.go(NEAR)
     assert world.host.stop() == 0
@@ -93,7 +94,7 @@ def test_14_load_on_every_core_and_in_the_driver_leaves_the_loop_its_pace(world:
         assert float(status["jitter_p99_ms"]) < 2.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_16_whoever_is_told_to_end_ends_at_once_and_the_arm_is_held(world: World, number: int) -> None:
     world.go(NEAR)
     world.forget()

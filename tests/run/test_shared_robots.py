@@ -155,6 +155,7 @@ def test_without_a_robot_the_run_stops_with_advice_and_can_be_resumed(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_a_robot_holds_still_while_the_supervisor_is_stopped_and_is_leased_anew(
     tmp_path: Path, bench: Path, launch: Callable[..., Any]
 ) -> None:
