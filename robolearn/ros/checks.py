@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from robolearn.core.errors import RobolearnError
 from robolearn.hal.check import Finding
-from robolearn.hal.host.wire import Mode
+from robolearn.hal.host.wire import Mode, Report
 from robolearn.ros.client import HostClient, HostSilentError
 
 _LOOK_S = 0.4
 _LEAST_RATE_HZ = 50.0
-_REST_RAD_S = 0.05
+_REST_RAD_S, _REST_S = 0.02, 1.0
 _JITTER_MS = 5.0
 _OFFSET_S = 0.5
 
@@ -83,10 +84,16 @@ def _clock(states: list[tuple[int, int, Any]]) -> Finding:
 
 
 def _rest(client: HostClient) -> Finding:
-    speeds = client.report.observation.get("joint_velocity", np.zeros(1))
-    speed = float(np.abs(speeds).max())
+    with suppress(HostSilentError):  # an arm that was just let go of creeps for a moment
+        client.wait(lambda report: _speed(report) < _REST_RAD_S, _REST_S)
+    speed = _speed(client.report)
     limit = f"< {_REST_RAD_S:g} rad/s"
     return Finding("at rest", speed < _REST_RAD_S, f"{speed:.3f} rad/s", limit, "let it come to rest")
+
+
+def _speed(report: Report) -> float:
+    """Largest joint speed [rad/s]."""
+    return float(np.abs(report.observation.get("joint_velocity", np.zeros(1))).max())
 
 
 def _driver(client: HostClient) -> Finding:

@@ -73,7 +73,7 @@ def require_rclpy() -> Any:
     if spec is None or spec.origin is None:
         raise MissingDependencyError(
             "rclpy (ROS 2 for Python) is not installed: pip install 'robolearn[ros]' -c constraints.txt, or on a host "
-            "with ROS of its own: source /opt/ros/<distribution>/setup.bash and use the Python it was built for"
+            "with ROS of its own: source that ROS's setup.bash and use the Python it was built for"
         )
     home = Path(spec.origin).resolve().parent
     _refuse_mixture(home)

@@ -71,9 +71,7 @@ class TestRos2(RobotContract):
     """Run against the one simulated arm of these tests."""
 
     independent = False
-    position_tolerance = 3e-3
-    rotation_tolerance = 0.05  # as near as the host calls arrived
-    rest_tolerance = 2e-3
+    rotation_tolerance = 0.02  # the simulated wrist is soft, and its elbow still settles: 0.010 to 0.011 rad were seen
 
     @pytest.fixture(autouse=True)
     def _in_world(self, world: World) -> None:

@@ -32,7 +32,7 @@ from robolearn.hal.host.wire import Mode, Order, OrderKind, Report
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 
 _SECOND = 1e-9
-_REST_SPEED = 0.01
+_REST_SPEED, _REST_TURN = 0.003, 0.02
 _REST_JOINT_SPEED = 0.02
 _SETTLED_JOINT_SPEED = 0.1
 _ARRIVED = (1e-4, 1e-3, 5e-3, 5e-2)
@@ -413,7 +413,9 @@ class RobotHost:
             float(np.linalg.norm(part)) < limit
             for part, limit in zip((ahead[:3], ahead[3:], off[:3], off[3:]), _ARRIVED, strict=True)
         )
-        return there and self._observer.tip_speed < _REST_SPEED and self._observer.joint_speed < _SETTLED_JOINT_SPEED
+        speed, turning = self._observer.tip_speeds
+        still = speed < _REST_SPEED and turning < _REST_TURN and self._observer.joint_speed < _SETTLED_JOINT_SPEED
+        return there and still
 
     def _tell(self, kind: str, **values: Any) -> None:
         if self._on_event is not None:

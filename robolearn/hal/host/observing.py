@@ -77,9 +77,10 @@ class Observer:
         return float(np.abs(self._velocity).max())
 
     @property
-    def tip_speed(self) -> float:
-        """Speed of the tip [m/s]."""
-        return float(np.linalg.norm(self._twist()[:3]))
+    def tip_speeds(self) -> tuple[float, float]:
+        """Speed of the tip [m/s] and how fast it turns [rad/s]."""
+        twist = self._twist()
+        return float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
 
     def take(self, reading: Reading) -> None:
         """Take a trustworthy reading."""
