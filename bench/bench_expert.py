@@ -13,13 +13,13 @@ import statistics
 import numpy as np
 from common import table, write
 
-from robolearn.core.types import Command
+from robolearn.core.types import Command, Skill
 from robolearn.run.stats import wilson
 from robolearn.sim.drivers import fr3_sim
 from robolearn.sim.tasks import peg_insert
 
 
-def measure(tier: str, informed: bool, episodes: int) -> dict[str, object]:
+def measure(tier: str, skill: Skill, episodes: int) -> dict[str, object]:
     """Run one expert on one tier."""
     config = peg_insert.TIERS[tier]
     task = peg_insert.build(config)
@@ -31,7 +31,7 @@ def measure(tier: str, informed: bool, episodes: int) -> dict[str, object]:
         raw, peak = robot.observe(), 0.0
         task.observe(raw)
         for step in range(1, config.max_steps + 1):
-            sent = robot.apply(Command(task.command(task.expert(raw, rng, informed=informed)), 0))
+            sent = robot.apply(Command(task.command(task.expert(raw, rng, skill=skill)), 0))
             before, raw = raw, robot.observe()
             verdict = task.judge(before, sent, raw)
             task.observe(raw)
@@ -44,7 +44,7 @@ def measure(tier: str, informed: bool, episodes: int) -> dict[str, object]:
     low, high = wilson(len(lengths), episodes)
     return {
         "tier": tier,
-        "expert": "informed" if informed else "blind",
+        "expert": skill.value,
         "episodes": episodes,
         "successes": len(lengths),
         "success": len(lengths) / episodes,
@@ -61,7 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=200)
     options = parser.parse_args()
-    rows = [measure(tier, informed, options.episodes) for tier in peg_insert.TIERS for informed in (True, False)]
+    rows = [
+        measure(tier, skill, options.episodes) for tier in peg_insert.TIERS for skill in (Skill.INFORMED, Skill.BLIND)
+    ]
     columns = ("tier", "expert", "success", "wilson_low", "wilson_high", "median_steps", "median_peak_n", "max_peak_n")
     print(table(rows, columns))
     print(write("expert", {"rows": rows}, ("numpy", "mujoco")))

@@ -85,6 +85,7 @@ def load(count: int):
 
 def drive(seconds: float) -> dict[str, float]:
     """Drive the arm for a while; what its host measured meanwhile."""
+    from robolearn.core.types import Skill
     from robolearn.hal.safety import SafeRobot
     from robolearn.ros.drivers import ros2
     from robolearn.sim.tasks import peg_insert
@@ -102,7 +103,7 @@ def drive(seconds: float) -> dict[str, float]:
                 task.reset(safe, rng)
                 raw, left = safe.observe(), config.max_steps
                 task.observe(raw)
-            sent = safe.apply(task.command(task.expert(raw, rng, informed=True)))
+            sent = safe.apply(task.command(task.expert(raw, rng, skill=Skill.INFORMED)))
             before, raw = raw, safe.observe()
             left = 0 if task.judge(before, sent, raw).kind.is_last else left - 1
             task.observe(raw)

@@ -17,29 +17,29 @@ import time
 import numpy as np
 from common import table, write
 
-from robolearn.core.types import Command
+from robolearn.core.types import Command, Skill
 from robolearn.sim.drivers import fr3_sim
 from robolearn.sim.tasks import peg_insert
 
 CASES = {
-    "free, state": ("default", True, "state", 600),
-    "pressing, state": ("hard", False, "state", 600),
-    "free, two cameras": ("default", True, "pixels", 250),
-    "pressing, two cameras": ("hard", False, "pixels", 250),
+    "free, state": ("default", Skill.INFORMED, "state", 600),
+    "pressing, state": ("hard", Skill.BLIND, "state", 600),
+    "free, two cameras": ("default", Skill.INFORMED, "pixels", 250),
+    "pressing, two cameras": ("hard", Skill.BLIND, "pixels", 250),
 }
-"""Case -> tier, informed, observations, floor [control steps per CPU second]."""
+"""Case -> tier, expert, observations, floor [control steps per CPU second]."""
 
 
 class Station:
     """One robot and task that keeps stepping, with a new episode whenever one ends."""
 
-    def __init__(self, tier: str, informed: bool, obs: str) -> None:
+    def __init__(self, tier: str, skill: Skill, obs: str) -> None:
         config = peg_insert.TIERS[tier]
         self.task = peg_insert.build(config, obs="pixels" if obs == "pixels" else "state")
         cameras = peg_insert.IMAGES if obs == "pixels" else ()
         self.robot = fr3_sim.build(fr3_sim.Config(), scene=peg_insert.scene(config), cameras=cameras)
         self.rng = np.random.default_rng(0)
-        self.informed = informed
+        self.skill = skill
         self.left = 0
 
     def step(self, steps: int) -> float:
@@ -51,7 +51,7 @@ class Station:
                 self.raw = self.robot.observe()
                 self.task.observe(self.raw)
                 self.left = self.task.spec.max_steps
-            action = self.task.expert(self.raw, self.rng, informed=self.informed)
+            action = self.task.expert(self.raw, self.rng, skill=self.skill)
             sent = self.robot.apply(Command(self.task.command(action), 0))
             self.task.normalise(sent)
             before, self.raw = self.raw, self.robot.observe()

@@ -16,14 +16,14 @@ from robolearn.buffer.hot import HotTier
 from robolearn.buffer.images import Mode, Refresh
 from robolearn.buffer.prefetch import Prefetch
 from robolearn.buffer.priority import PrioritySampler
-from robolearn.buffer.ring import RING, Allocate, ChunkBatch, Rings, copied
+from robolearn.buffer.ring import RING, Allocate, Rings, copied
 from robolearn.buffer.sampler import Parts, Sampler
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.shared import Handle, handle_of
 from robolearn.buffer.views import View, interleave
 from robolearn.core.errors import StoreError
 from robolearn.core.spec import Array
-from robolearn.core.types import Batch, Source
+from robolearn.core.types import Batch, ChunkBatch, Source
 
 __all__ = ["Refresh", "Replay", "ViewName", "interleave"]
 

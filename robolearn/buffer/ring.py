@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,8 +12,7 @@ from numpy.typing import NDArray
 
 from robolearn.buffer.schema import Schema
 from robolearn.core.errors import StoreError
-from robolearn.core.spec import Array, Observation
-from robolearn.core.types import Batch
+from robolearn.core.types import Batch, ChunkBatch
 
 Allocate = Callable[[tuple[int, ...], Any], NDArray[Any]]
 Bytes = NDArray[np.uint8]
@@ -22,25 +20,6 @@ RING = 3
 """Batches of one kind and size that stay valid at the same time."""
 _LINE = 64  # bytes of a cache line
 _KINDS = 6  # sizes and kinds for which a ring is kept
-
-
-@dataclass(frozen=True)
-class ChunkBatch:
-    """Sequences for a policy that is given a history and answers with a chunk of actions.
-
-    Attributes:
-        observation: key -> (B, history, *shape); the last one is the present.
-        action: (B, chunk, A) executed actions, the first one taken at the present observation.
-        observation_pad: (B, history) bool, True before the episode began: its first observation is repeated.
-        action_pad: (B, chunk) bool, True after the episode ended: its last action is repeated.
-        demo: (B,) bool, True where the first action belongs to the demonstration view.
-    """
-
-    observation: Observation
-    action: Array
-    observation_pad: Array
-    action_pad: Array
-    demo: Array
 
 
 class TransitionOut:
@@ -91,6 +70,7 @@ class ChunkOut:
             observation_pad=np.zeros((rows, history), bool),
             action_pad=np.zeros((rows, chunk), bool),
             demo=coming["demo"][:, 0],
+            action_demo=coming["demo"],
         )
 
     def put(self, which: NDArray[np.int64], other: ChunkOut) -> None:

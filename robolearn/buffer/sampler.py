@@ -13,10 +13,10 @@ from robolearn.buffer.filters import Filter
 from robolearn.buffer.gather import Gatherer
 from robolearn.buffer.hot import HotTier
 from robolearn.buffer.memory import Positions
-from robolearn.buffer.ring import ChunkBatch, Rings
+from robolearn.buffer.ring import Rings
 from robolearn.buffer.views import Mixture, View
 from robolearn.core.errors import StoreError
-from robolearn.core.types import Batch
+from robolearn.core.types import Batch, ChunkBatch
 
 Parts = Sequence[tuple[View | str, float]]
 _ATTEMPTS = 8

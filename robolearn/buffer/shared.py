@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from robolearn.buffer.arena import Arena, map_arrays
 from robolearn.buffer.gather import Gatherer
 from robolearn.buffer.memory import MAGIC, Control, Memory, Positions, fence
-from robolearn.buffer.ring import RING, Allocate, ChunkBatch, ChunkOut, Rings, TransitionOut, copied
+from robolearn.buffer.ring import RING, Allocate, ChunkOut, Rings, TransitionOut, copied
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.views import Mixture
 from robolearn.core.errors import StoreError
-from robolearn.core.types import Batch
+from robolearn.core.types import Batch, ChunkBatch
 
 _PATIENCE_S = 10.0
 _ROUNDS = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from robolearn.buffer.selecting import selected, wherever
 from robolearn.buffer.store import StorePaths, read_schema
 from robolearn.buffer.writer import GROUP, Writer
 from robolearn.core.errors import StoreError
-from robolearn.core.types import Kind
+from robolearn.core.types import Kind, Transition
 
 WRITER = "copied"
 """Writer name of copied episodes."""
@@ -43,13 +43,27 @@ class Copied:
     removed: int = 0
 
 
-def copy_demonstrations(source: Path, target: Path, schema: Schema, *, limit: int | None = None) -> int:
+Alter = Callable[[Transition], Transition]
+"""What a row becomes in a copy; called with the rows of an episode in order."""
+
+
+def copy_demonstrations(
+    source: Path, target: Path, schema: Schema, *, limit: int | None = None, alter: Alter | None = None
+) -> int:
     """Copy complete demonstrations, oldest first; as ``copy_episodes``. How many of them ``target`` has now."""
-    copied = copy_episodes(source, target, schema, select="demo", limit=limit)
+    copied = copy_episodes(source, target, schema, select="demo", limit=limit, alter=alter)
     return copied.episodes + copied.known
 
 
-def copy_episodes(source: Path, target: Path, schema: Schema, *, select: str = "", limit: int | None = None) -> Copied:
+def copy_episodes(
+    source: Path,
+    target: Path,
+    schema: Schema,
+    *,
+    select: str = "",
+    limit: int | None = None,
+    alter: Alter | None = None,
+) -> Copied:
     """Copy complete episodes, checking every byte; the source is only read.
 
     Episodes keep ids, robot, task, times, marks, tags and corrections, so a copy that was interrupted goes on when
@@ -58,16 +72,17 @@ def copy_episodes(source: Path, target: Path, schema: Schema, *, select: str = "
     Args:
         source: buffer to copy from; others may be writing it.
         target: buffer to copy into; made when it does not exist.
-        schema: what both must hold.
+        schema: what both must hold; with ``alter`` the target, and the source may lack observation keys.
         select: a filter (see ``filters``); an episode is copied whole if any of its steps passes.
         limit: at most so many, the oldest; None for all.
+        alter: changes rows on the way, e.g. adds the keys that the source lacks.
 
     Raises:
         StoreError: the source is no buffer or has another schema (the message shows the difference), or the target
             does not take it.
         CorruptDataError: the source is damaged; what was copied before stays.
     """
-    check_schema(source, schema)
+    check_schema(source, schema, fewer=alter is not None)
     passes, paths = Filter.parse(select), StorePaths(source)
     index = Index(paths.index, writable=False)
     try:
@@ -75,7 +90,7 @@ def copy_episodes(source: Path, target: Path, schema: Schema, *, select: str = "
             found = sorted(islice(selected(index, files, passes), limit), key=lambda r: (r.robot, r.task))
             copied = Copied()
             for (robot, task), group in groupby(found, key=lambda r: (r.robot, r.task)):
-                copy = _Copy(index, files, StorePaths(target), copied)
+                copy = _Copy(index, files, StorePaths(target), copied, alter)
                 with Writer(
                     target, schema, name=WRITER, robot=robot, task=task, partial=False, unix_ns=copy.unix_ns
                 ) as writer:
@@ -85,9 +100,13 @@ def copy_episodes(source: Path, target: Path, schema: Schema, *, select: str = "
         index.close()
 
 
-def check_schema(source: Path, schema: Schema) -> None:
-    """Raises: StoreError: a buffer has another schema; the message shows the difference."""
-    difference = read_schema(source).difference(schema)
+def check_schema(source: Path, schema: Schema, *, fewer: bool = False) -> None:
+    """Raises: StoreError: a buffer has another schema (``fewer``: may lack keys); the message shows the difference."""
+    stored = read_schema(source)
+    if fewer:
+        kept = {key: spec for key, spec in schema.observation.items() if key in stored.observation}
+        schema = Schema(kept or schema.observation, schema.action)
+    difference = stored.difference(schema)
     if difference:
         raise StoreError(
             f"buffer {source} has another schema than asked for (stored -> asked):\n  " + "\n  ".join(difference)
@@ -102,6 +121,7 @@ class _Copy:
     files: EpisodeFiles
     target: StorePaths
     copied: Copied
+    alter: Alter | None = None
     waiting: list[EpisodeRecord] = field(default_factory=list)
     began_ns: int = 0
 
@@ -144,7 +164,7 @@ class _Copy:
                 t = unpack(row, self.files.schema)
                 if t.index == record.rows - 1 and not t.kind.is_last:  # cut short by a crash
                     t = dataclasses.replace(t, kind=Kind.TRUNCATED)
-                writer.append(t)
+                writer.append(t if self.alter is None else self.alter(t))
         return True
 
     def _describe(self, writer: Writer) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from robolearn.core.spec import Array, Observation
-from robolearn.core.types import Batch, Command, Judgement, RobotSpec, TaskSpec
+from robolearn.core.types import Command, Judgement, Moment, RobotSpec, Skill, TaskSpec
 
 Weights = Mapping[str, Array]
 """Tensor name -> array; the only form in which weights travel or rest (safetensors)."""
@@ -78,8 +78,8 @@ class Task(Protocol):
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Judge one step from robot observations before and after it."""
 
-    def expert(self, raw: Observation, rng: np.random.Generator, *, informed: bool) -> Array:
-        """Scripted normalised action; informed=True may use the truth, False only what a policy could know."""
+    def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
+        """Normalised action (A,) of one of the scripted experts in ``spec.skills``."""
 
 
 @runtime_checkable
@@ -97,6 +97,15 @@ class Policy(Protocol):
 
 
 @runtime_checkable
+class Annotator(Protocol):
+    """A policy that adds to an observation what its learner will want to know of it later, such as what its frozen
+    base would do. It is asked once per control step, before ``act``, and what it adds is stored with the row."""
+
+    def annotate(self, observation: Observation) -> Mapping[str, Array]:
+        """Further keys of the observation, as the family's ``stored`` declares them."""
+
+
+@runtime_checkable
 class Learner(Protocol):
     """Something that learns from batches.
 
@@ -106,6 +115,9 @@ class Learner(Protocol):
         updates_per_call: gradient updates (critic updates, for RL) one ``update`` call makes.
         demo_fraction: share of the rows that must come from the demonstration view, interleaved.
         horizon, gamma: n-step return of each row, see ``Batch``.
+        history, chunk: frames and actions of each row of a ``ChunkBatch``; with chunk 0 it learns from a ``Batch``.
+
+    It may have a ``mixture``, (filter of steps, weight) pairs, that takes the place of ``demo_fraction``.
     """
 
     online: bool
@@ -114,9 +126,11 @@ class Learner(Protocol):
     demo_fraction: float
     horizon: int
     gamma: float
+    history: int
+    chunk: int
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """Learn from one batch of ``batch_rows`` rows; return metrics."""
+    def update(self, batch: Any) -> dict[str, float]:
+        """Learn from one ``Batch`` or ``ChunkBatch`` of ``batch_rows`` rows; return metrics."""
 
     def snapshot(self) -> Weights:
         """Weights for the policy (copied: later updates do not change them)."""
@@ -126,6 +140,40 @@ class Learner(Protocol):
 
     def restore(self, state: Weights) -> None:
         """Inverse of ``state``; raises ResumeError when the shapes do not fit."""
+
+
+@runtime_checkable
+class Human(Protocol):
+    """Somebody who watches the robot and takes over when it goes wrong; scripted here, a takeover of devices there."""
+
+    def reset(self) -> None:
+        """A new episode begins; hands are off."""
+
+    def correct(self, moment: Moment) -> Array | None:
+        """Asked at every step: (A,) normalised action that replaces the policy's, or None while hands are off."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """What a step is worth, instead of the task's own reward.
+
+    Attributes:
+        looks_ahead: the reward of a step depends on who executes the next one, so that rows are stored one step late.
+    """
+
+    looks_ahead: bool
+
+    def reset(self) -> None:
+        """A new episode begins."""
+
+    def of(self, judgement: Judgement, after: Observation, *, taken_over: bool) -> Judgement:
+        """The judgement of a step with the reward (and where it decides that, kind and success) put right.
+
+        Args:
+            judgement: what the task said.
+            after: policy observation the step led to.
+            taken_over: the policy took this step and a human takes the next one.
+        """
 
 
 @runtime_checkable

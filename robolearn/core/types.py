@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+from typing import Any
 
 from robolearn.core.errors import SpecError
 from robolearn.core.spec import Array, ArraySpec, Observation
@@ -36,6 +38,18 @@ class Source(IntEnum):
     HUMAN = 1
     SCRIPT = 2
     SAFETY = 3
+
+
+class Skill(StrEnum):
+    """How good a scripted expert is.
+
+    ``INFORMED`` may use the truth of the simulation and solves the task; ``BLIND`` knows only what a policy could know;
+    ``WEAK`` plays an imperfect person: noisier, slower and wrong now and then.
+    """
+
+    INFORMED = "informed"
+    BLIND = "blind"
+    WEAK = "weak"
 
 
 @dataclass(frozen=True)
@@ -97,6 +111,59 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class ChunkBatch:
+    """Sequences for a policy that is given a history and answers with a chunk of actions.
+
+    Attributes:
+        observation: key -> (B, history, *shape); the last one is the present.
+        action: (B, chunk, A) executed actions, the first one taken at the present observation.
+        observation_pad: (B, history) bool, True before the episode began: its first observation is repeated.
+        action_pad: (B, chunk) bool, True after the episode ended: its last action is repeated.
+        demo: (B,) bool, True where the first action belongs to the demonstration view.
+        action_demo: (B, chunk) bool, True for each action of the demonstration view (demonstrations, corrections).
+    """
+
+    observation: Observation
+    action: Array
+    observation_pad: Array
+    action_pad: Array
+    demo: Array
+    action_demo: Array
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a person sees before deciding whether to take over.
+
+    Attributes:
+        step: steps done in the episode.
+        raw: observation of the robot.
+        observation: observation of the policy.
+        proposed: (A,) normalised action that the policy wants to take now.
+    """
+
+    step: int
+    raw: Observation
+    observation: Observation
+    proposed: Array
+
+
+@dataclass(frozen=True)
+class Base:
+    """A policy that another one starts from, as it was when the run began.
+
+    Attributes:
+        algo: its family.
+        config: the family's configuration.
+        weights: what its learner published.
+    """
+
+    algo: str
+    config: Any
+    weights: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
 class Command:
     """A robot action on its way to a driver.
 
@@ -130,6 +197,7 @@ class TaskSpec:
         max_steps: step limit of an episode.
         control_hz: rate [Hz].
         symmetries: a group of them, without the one that changes nothing; of flat keys only.
+        skills: scripted experts the task has, best first; none where nobody can show how it is done.
 
     Raises:
         SpecError: a symmetry does not fit the specs.
@@ -141,6 +209,7 @@ class TaskSpec:
     max_steps: int
     control_hz: float
     symmetries: tuple[Symmetry, ...] = ()
+    skills: tuple[Skill, ...] = ()
 
     def __post_init__(self) -> None:
         for symmetry in self.symmetries:

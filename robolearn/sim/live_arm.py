@@ -81,13 +81,17 @@ class LiveArm:
     """
 
     def __init__(self, scene: Scene, config: Config | None = None) -> None:
+        if scene.tool is None or scene.free or scene.screws:
+            raise ConfigError(
+                "live arm: expected a scene whose tool is fixed in the hand, and nothing that moves by itself"
+            )
         self.config = config or Config()
         self.model = arm.build(scene)
         self.data = mujoco.MjData(self.model)
         self.bodies = {body.name: int(self.model.body(body.name).mocapid[0]) for body in scene.placed}
         self._tip, self._tool = self.model.site("tip").id, self.model.body(scene.tool.name).id
         self._impedance = Impedance(self.model, self.data, self._tip, self.config.gains)
-        self._weight = ToolWeight(self.data, self._tip, scene)
+        self._weight = ToolWeight(self.model, self.data, self._tip, scene)
         self._stiffness = np.array(self.config.joint_gains.stiffness)
         self._damping = np.array(self.config.joint_gains.damping)
         self._reference = JointReference(arm.home())

@@ -15,7 +15,7 @@ from robolearn.hal.chain import Chain
 from robolearn.sim import arm
 from robolearn.sim.tasks import peg_insert
 
-ARMS = ("fr3", "servo6")
+ARMS = ("fr3", "servo6", "ur5e")
 
 
 def postures(chain: Chain, count: int, seed: int = 0, margin: float = 0.0) -> np.ndarray:

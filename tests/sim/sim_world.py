@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robolearn.core.types import Command
+from robolearn.core.types import Command, Skill
 from robolearn.sim.drivers.fr3_sim import Fr3Sim
 from robolearn.sim.tasks import peg_insert
 from robolearn.sim.tasks.peg_insert import PegInsert
@@ -24,14 +24,14 @@ def place(robot: Fr3Sim, task: PegInsert, tip: np.ndarray, error_mm: tuple[float
     task.observe(robot.observe())
 
 
-def run(robot: Fr3Sim, task: PegInsert, seed: int, *, informed: bool) -> tuple[bool, list[np.ndarray], float]:
+def run(robot: Fr3Sim, task: PegInsert, seed: int, *, skill: Skill) -> tuple[bool, list[np.ndarray], float]:
     """One scripted episode: success, the observations, the largest force."""
     rng = np.random.default_rng(seed)
     task.reset(robot, rng)
     raw, seen, peak = robot.observe(), [], 0.0
     seen.append(task.observe(raw)["state"])
     for _ in range(task.spec.max_steps):
-        sent = robot.apply(Command(task.command(task.expert(raw, rng, informed=informed)), 0))
+        sent = robot.apply(Command(task.command(task.expert(raw, rng, skill=skill)), 0))
         after = robot.observe()
         verdict = task.judge(raw, sent, after)
         raw = after
