@@ -17,13 +17,14 @@ from robolearn.buffer.images import Mode, Refresh
 from robolearn.buffer.prefetch import Prefetch
 from robolearn.buffer.priority import PrioritySampler
 from robolearn.buffer.ring import RING, Allocate, Rings, copied
+from robolearn.buffer.rollouts import rollouts
 from robolearn.buffer.sampler import Parts, Sampler
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.shared import Handle, handle_of
 from robolearn.buffer.views import View, interleave
 from robolearn.core.errors import StoreError
 from robolearn.core.spec import Array
-from robolearn.core.types import Batch, ChunkBatch, Source
+from robolearn.core.types import Batch, ChunkBatch, Rollouts, Source
 
 __all__ = ["Refresh", "Replay", "ViewName", "interleave"]
 
@@ -218,6 +219,16 @@ class Replay:
             rng = self._rng if rng is None else rng
             out = self._sampler.chunks(self._rings, rows, demo_fraction, mixture, rng, history, chunk)
             return copied(out) if copy else out
+
+    def rollouts(self, version: int) -> Rollouts:
+        """All that weights of the newest version did themselves, in the order of time; copies.
+
+        Args:
+            version: whose steps; there are none of a version that others followed.
+        """
+        self._sampler.check()
+        with self._lock:
+            return rollouts(self._hot, version)
 
     def episode(self, uuid: str) -> Episode:
         """A whole episode, as far as it is committed, read from disk.

@@ -19,6 +19,7 @@ VERBS = {
     "tasks": "list the tasks and their tiers",
     "policies": "list the algorithms",
     "buffer": "look into replay buffers, copy, prune and edit them",
+    "reward": "what a step is worth: train a success classifier, judge stored episodes anew",
     "hal": "robots and compute, and who has them: ls, quarantine, clear",
     "host": "robot hosts under ROS 2: up, ls, status, stop, reset",
     "doctor": "check this machine, and say how to mend what is wrong",

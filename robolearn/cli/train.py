@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from robolearn.cli.by_id import by_id, spell_out
 from robolearn.cli.options import parse, peek, take, take_flag
 from robolearn.cli.output import columns, print_json
 from robolearn.core import config as typed
@@ -22,11 +23,15 @@ from robolearn.run.robots import choose
 WHAT = """Teach a policy a task.
 
   robolearn train [TASK[:TIER]] [OPTIONS]     for example: robolearn train peg_insert:smoke --seed 1
+  robolearn train gym:ENV_ID [OPTIONS]        a Gymnasium environment; of dm_control: dm:DOMAIN/TASK
   robolearn train --resume RUN                go on with a run where it stopped
   robolearn train ... --dry-run               say what would be leased, and whether it is free (exit status 0 or 1)
 
 Robots: --robot fr3_sim (a private simulated copy), --robot ros2:/fr3_1,/fr3_2 or a name of the site file (robots that
 exist once), --robot ros2 --robot-labels site=labA (any that have the labels); --robots N takes N of them.
+
+Environments (gym:, dm:) also take --env-kwargs JSON, --success-key KEY, --expert MODULE:CALLABLE, --action-repeat N and
+--max-steps N.
 
 A tier's values come first, then those of --config PRESET.yaml, then options. Also: --json (the result as one JSON
 document on stdout)."""
@@ -144,16 +149,23 @@ def read(arguments: Sequence[str]) -> Request:
         typed.check(peek(options, f"--{key}") or data.get(key, getattr(TrainConfig(), key)), str, key)
         for key in ("task", "tier", "algo")
     )
-    tiers = plugins.load("task", task).TIERS
+    module = plugins.load("task", task)
+    tiers = module.TIERS
     if tier not in tiers:
         raise ConfigError(f"unknown tier '{tier}' of {task}{suggest(tier, tiers)}")
     if algo not in plugins.names("policy"):
         raise ConfigError(f"unknown algo '{algo}'{suggest(algo, plugins.names('policy'))}")
-    policy = plugins.load("policy", algo).Config()
-    base = TrainConfig(task=task, tier=tier, algo=algo, env=tiers[tier], policy=policy)
+    family = plugins.load("policy", algo)
+    robot = getattr(module, "ROBOT", TrainConfig().robot)
+    script = typed.merge(TrainConfig().script, getattr(family, "SCRIPT", {}))
+    base = TrainConfig(
+        task=task, tier=tier, algo=algo, robot=robot, env=tiers[tier], policy=family.Config(), script=script
+    )
     config = apply_options(typed.merge(base, data, types=_types(base)), options)
     if config.robot_labels and peek(options, "--robot") is None and "robot" not in data:
         config = dataclasses.replace(config, robot="")  # any driver's
+    if by_id(task) and not (config.env.expert or config.demos_from or peek(options, "--demos") or "demos" in data):
+        config = dataclasses.replace(config, demos=0)  # nobody shows how it is done
     choose(config)
     return Request(config, "", (), preset, as_json, config.headless, dry)
 
@@ -196,6 +208,8 @@ def _spell_out_task(arguments: list[str]) -> list[str]:
     if task is None:
         return options
     name, _, tier = task.partition(":")
+    if by_id(name):
+        return ["--task", name, *spell_out(tier, options)]
     if tier:
         other = peek(options, "--tier")
         if other not in (None, tier):

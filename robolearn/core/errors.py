@@ -46,6 +46,10 @@ class ResumeError(RobolearnError):
     """A run cannot be resumed as asked."""
 
 
+class TrainingDivergedError(RobolearnError):
+    """Losses or values of a learner have left what is possible; the message says which, since when, what to change."""
+
+
 def suggest(got: str, names: Iterable[str]) -> str:
     """A hint like ``; did you mean 'x'? (have: x, y)`` for an unknown name."""
     have = sorted(names)

@@ -14,6 +14,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "robot": ("robolearn.hal.drivers", "robolearn.sim.drivers", "robolearn.ros.drivers"),
     "task": ("robolearn.sim.tasks",),
     "policy": ("robolearn.policies",),
+    "reward": ("robolearn.rewards",),
     "teleop": ("robolearn.teleop.devices",),
     "probe": ("robolearn.hal.probes", "robolearn.ros.probes"),
 }

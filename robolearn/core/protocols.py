@@ -117,7 +117,8 @@ class Learner(Protocol):
         horizon, gamma: n-step return of each row, see ``Batch``.
         history, chunk: frames and actions of each row of a ``ChunkBatch``; with chunk 0 it learns from a ``Batch``.
 
-    It may have a ``mixture``, (filter of steps, weight) pairs, that takes the place of ``demo_fraction``.
+    It may have a ``mixture``, (filter of steps, weight) pairs, that takes the place of ``demo_fraction``; and
+    ``on_policy``, the robot steps after which it gets one ``Rollouts`` of what its newest weights did.
     """
 
     online: bool
@@ -130,7 +131,7 @@ class Learner(Protocol):
     chunk: int
 
     def update(self, batch: Any) -> dict[str, float]:
-        """Learn from one ``Batch`` or ``ChunkBatch`` of ``batch_rows`` rows; return metrics."""
+        """Learn from one ``Batch`` or ``ChunkBatch`` of ``batch_rows`` rows, or from ``Rollouts``; return metrics."""
 
     def snapshot(self) -> Weights:
         """Weights for the policy (copied: later updates do not change them)."""

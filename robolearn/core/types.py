@@ -132,6 +132,30 @@ class ChunkBatch:
 
 
 @dataclass(frozen=True)
+class Rollouts:
+    """What one version of a policy did, step after step, for a learner on policy.
+
+    Attributes:
+        observation, next_observation: key -> (T, *shape), low-dimensional keys.
+        action: (T, A) executed actions, normalised to [-1, 1].
+        reward: (T,) of each step.
+        discount: (T,) 0 if the step led to a terminal state, else 1 (a time-out bootstraps).
+        last: (T,) bool, True where the next one is not the step that followed: the episode ended, other weights or a
+            person went on, or nothing more is there yet.
+    """
+
+    observation: Observation
+    next_observation: Observation
+    action: Array
+    reward: Array
+    discount: Array
+    last: Array
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+@dataclass(frozen=True)
 class Moment:
     """What a person sees before deciding whether to take over.
 

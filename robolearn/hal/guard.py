@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robolearn.core.errors import SpecError
+from robolearn.core.errors import ConfigError, SpecError
 from robolearn.core.spec import Array, ArraySpec
 from robolearn.hal import geometry
 from robolearn.hal.limits import CartesianDelta, SafetyLimits
@@ -24,6 +24,24 @@ class Change:
     kind: str
     asked: Array
     allowed: Array
+
+
+class BoundsGuard:
+    """Limits actions to the robot's own bounds."""
+
+    def __init__(self, action: ArraySpec) -> None:
+        """Prepare for a robot's action spec."""
+        self.low = np.broadcast_to(np.asarray(action.low, dtype=np.float64), action.shape)
+        self.high = np.broadcast_to(np.asarray(action.high, dtype=np.float64), action.shape)
+        room = np.maximum(np.abs(self.low), np.abs(self.high))
+        self._rounding = SAME * np.where(np.isfinite(room), room, 1.0)
+
+    def limit(self, wanted: Array, pose: Array) -> tuple[Array, list[Change]]:
+        """The nearest allowed action (A,), and what was altered; the pose does not matter."""
+        action = np.minimum(np.maximum(wanted, self.low), self.high)
+        if (np.abs(action - wanted) > self._rounding).any():
+            return action, [Change("clipped", wanted, action)]
+        return action, []
 
 
 class ActionGuard:
@@ -123,6 +141,24 @@ def check_pose(name: str, pose: object) -> Array:
     value = ArraySpec(name, (7,), "float64", "m, quaternion wxyz").validate(pose)
     check_unit(name, value)
     return value
+
+
+def check_start(tcp_pose: object, limits: SafetyLimits) -> Array:
+    """A start of an episode, (7,) float64 in the workspace and upright enough; SpecError or ConfigError otherwise."""
+    pose = check_pose("tcp_pose", tcp_pose)
+    if (pose[:3] < limits.low).any() or (pose[:3] > limits.high).any():
+        box = f"{list(limits.low)} to {list(limits.high)}"
+        raise ConfigError(f"reset: the start {pose[:3].tolist()} is outside the workspace {box} [m]")
+    if limits.tilt is not None and geometry.tilt(pose[3:]) > limits.tilt:
+        raise ConfigError(f"reset: the start is tilted {geometry.tilt(pose[3:]):.3f} rad > {limits.tilt} rad")
+    return pose
+
+
+def check_placement(name: str, value: object) -> Array:
+    """(7,) pose of a body or (1,) angle of a screw [rad], float64, or SpecError."""
+    if getattr(value, "shape", None) == (1,):
+        return ArraySpec(name, (1,), "float64", "rad").validate(value)
+    return check_pose(name, value)
 
 
 def check_unit(name: str, pose: Array) -> None:

@@ -47,6 +47,13 @@ class SafetyLimits:
 
 
 @dataclass(frozen=True)
+class BoundsOnly:
+    """Limits of something that cannot hurt anybody, such as an environment that is no arm: an action has to be finite
+    and within the robot's own bounds. SafeRobot refuses it for anything that does not say of itself that it is
+    ``harmless``."""
+
+
+@dataclass(frozen=True)
 class CartesianDelta:
     """Where things are in the action and observation of an arm that takes Cartesian displacements in tool axes.
 

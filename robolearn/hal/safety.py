@@ -16,11 +16,10 @@ from robolearn.core.errors import ConfigError, RobotStoppedError, SpecError, Sta
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.types import Command, RobotSpec
-from robolearn.hal import geometry
-from robolearn.hal.guard import SAME, ActionGuard, check_pose, check_unit, parse_action
-from robolearn.hal.limits import CartesianDelta, SafetyLimits
+from robolearn.hal.guard import SAME, ActionGuard, BoundsGuard, check_placement, check_start, check_unit, parse_action
+from robolearn.hal.limits import BoundsOnly, CartesianDelta, SafetyLimits
 
-__all__ = ["CartesianDelta", "SafeRobot", "SafetyLimits"]
+__all__ = ["BoundsOnly", "CartesianDelta", "SafeRobot", "SafetyLimits"]
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 
@@ -43,7 +42,7 @@ class SafeRobot:
     def __init__(
         self,
         robot: Robot,
-        limits: SafetyLimits,
+        limits: SafetyLimits | BoundsOnly,
         *,
         epoch: int,
         on_event: OnEvent | None = None,
@@ -54,17 +53,26 @@ class SafeRobot:
         Args:
             epoch: epoch of the lease; goes with every command.
             on_event: told what happened: stops, rejections and, once an episode for each, every other alteration.
+            layout: of action and observation; of no meaning where the limits are ``BoundsOnly``.
 
         Raises:
-            ConfigError: the robot does not fit the layout.
+            ConfigError: the robot does not fit the layout, or ``BoundsOnly`` is all there is for a robot that is not
+                harmless.
         """
-        layout.check(robot.spec)
         self.spec: RobotSpec = robot.spec
-        self.limits, self.epoch, self.layout = limits, epoch, layout
+        self.limits, self.epoch = limits, epoch
+        self.layout: CartesianDelta | None = None
+        self._guard: ActionGuard | BoundsGuard
+        if isinstance(limits, SafetyLimits):
+            layout.check(robot.spec)
+            self.layout, self._guard = layout, ActionGuard(robot.spec.action, limits, layout)
+        elif getattr(robot, "harmless", False) is True:
+            self._guard = BoundsGuard(robot.spec.action)
+        else:
+            raise ConfigError(f"{robot.spec.name} can do harm: it needs SafetyLimits, bounds on its action are too few")
         self.counts: Counter[str] = Counter()
         self.last_altered = self.last_rejected = False
         self._robot, self._on_event = robot, on_event
-        self._guard = ActionGuard(robot.spec.action, limits, layout)
         self._numbers = [name for name, spec in self.spec.observation.items() if np.dtype(spec.dtype).kind == "f"]
         self._executed = ArraySpec(f"{self.spec.name} executed", robot.spec.action.shape, "float64")
         self._pose: Array | None = None
@@ -102,10 +110,13 @@ class SafeRobot:
                 self._note("bad_observation", problem=str(error))
             self._fail(error)
             raise
+        if self.layout is None or isinstance(self.limits, BoundsOnly):
+            self._pose = np.zeros(0)  # seen; there is nothing to guard
+            return raw
         self._pose = np.array(raw[self.layout.pose], dtype=np.float64)
         if self._grip is None and "gripper" in raw:
             self._grip = float(raw["gripper"][0])
-        force = self._force(raw)
+        force = self._force(raw, self.layout)
         if self.limits.force is not None and force > self.limits.force and not self._stopped:
             self._note("force", force_n=force)
             self.stop(f"contact force {force:.1f} N is above the limit of {self.limits.force:g} N")
@@ -141,7 +152,7 @@ class SafeRobot:
         self.counts["applied"] += 1
         if np.abs(executed - safe).max() > SAME:
             self._note("driver", sent=executed.tolist(), asked=safe.tolist())
-        if self.layout.gripper is not None:
+        if self.layout is not None and self.layout.gripper is not None:
             self._grip = float(executed[self.layout.gripper])
         return executed
 
@@ -155,26 +166,23 @@ class SafeRobot:
 
         Args:
             tcp_pose: (7,) position [m] and unit quaternion (w, x, y, z) in the base frame.
-            scene: body name -> (7,) pose; see ``Robot.reset``.
+            scene: body name -> (7,) pose, screw name -> (1,) angle [rad]; see ``Robot.reset``. What a harmless robot
+                takes is its own business.
 
         Raises:
-            SpecError: a pose is not (7,) finite numbers with a unit quaternion.
+            SpecError: a pose is not (7,) finite numbers with a unit quaternion, or an angle not (1,).
             ConfigError: the pose is outside the workspace or tilted too far.
             RobotStoppedError: a stop is latched.
         """
         self._refuse_if_stopped()
-        pose = check_pose("tcp_pose", tcp_pose)
-        bodies = {name: check_pose(name, value) for name, value in scene.items()}
-        if (pose[:3] < self.limits.low).any() or (pose[:3] > self.limits.high).any():
-            box = f"{list(self.limits.low)} to {list(self.limits.high)}"
-            raise ConfigError(f"reset: the start {pose[:3].tolist()} is outside the workspace {box} [m]")
-        if self.limits.tilt is not None and geometry.tilt(pose[3:]) > self.limits.tilt:
-            raise ConfigError(f"reset: the start is tilted {geometry.tilt(pose[3:]):.3f} rad > {self.limits.tilt} rad")
+        if isinstance(self.limits, SafetyLimits):
+            tcp_pose = check_start(tcp_pose, self.limits)
+            scene = {name: check_placement(name, value) for name, value in scene.items()}
         self._pose, self._grip = None, None
         self._told.clear()
         try:
             self._robot.take(self.epoch)
-            self._robot.reset(pose, bodies)
+            self._robot.reset(tcp_pose, scene)
         except ConfigError:
             raise  # refused before anything moved
         except BaseException as error:
@@ -226,7 +234,7 @@ class SafeRobot:
     def _hold(self) -> Array:
         """Zero motion, gripper as last commanded (or as it is)."""
         action = np.zeros(self.spec.action.shape)
-        if self.layout.gripper is not None:
+        if self.layout is not None and self.layout.gripper is not None:
             action[self.layout.gripper] = self._grip or 0.0
         return np.clip(action, self._guard.low, self._guard.high)
 
@@ -249,15 +257,17 @@ class SafeRobot:
         if not np.isfinite(np.concatenate([raw[name].ravel() for name in self._numbers])).all():
             bad = {name: raw[name].tolist() for name in self._numbers if not np.isfinite(raw[name]).all()}
             raise SpecError(f"{self.spec.name}: expected finite numbers, got {bad}")
-        check_unit(self.layout.pose, raw[self.layout.pose])
+        if self.layout is not None:
+            check_unit(self.layout.pose, raw[self.layout.pose])
 
-    def _force(self, raw: Observation) -> float:
+    @staticmethod
+    def _force(raw: Observation, layout: CartesianDelta) -> float:
         """Largest contact force the observation speaks of [N]."""
         force = 0.0
-        if self.layout.wrench in raw:
-            force = math.hypot(*raw[self.layout.wrench][:3].tolist())
-        if self.layout.peak_force in raw:
-            force = max(force, float(raw[self.layout.peak_force][0]))
+        if layout.wrench in raw:
+            force = math.hypot(*raw[layout.wrench][:3].tolist())
+        if layout.peak_force in raw:
+            force = max(force, float(raw[layout.peak_force][0]))
         return force
 
     def _fail(self, error: BaseException) -> None:

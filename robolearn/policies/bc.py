@@ -19,7 +19,7 @@ from torch import Tensor
 from robolearn.core.errors import ConfigError, SpecError
 from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array
-from robolearn.core.types import Batch, TaskSpec
+from robolearn.core.types import Base, Batch, TaskSpec
 from robolearn.policies.parts import mlp
 from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_tensors, normaliser_tensors
 from robolearn.policies.parts.flat import Adam, Flat
@@ -82,8 +82,10 @@ class Config:
             raise ConfigError(f"bc.dropout is {self.dropout}; it must lie within [0, 1)")
 
 
-def build_policy(config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu") -> NetworkPolicy:
-    """A policy that acts zero until it is given weights."""
+def build_policy(
+    config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu", base: Base | None = None
+) -> NetworkPolicy:
+    """A policy that acts zero until it is given weights; it starts from nothing, ``base`` or not."""
     shape = ActorShape(
         hidden=(config.hidden,) * config.layers,
         outputs=spec.action.size,
@@ -101,6 +103,7 @@ def build_learner(
     seed: int,
     device: str = "cpu",
     statistics: Mapping[str, tuple[Array, Array]],
+    base: Base | None = None,
 ) -> BcLearner:
     """A learner for a task; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional key."""
     return BcLearner(config, spec, seed=seed, device=device, statistics=statistics)
@@ -123,7 +126,7 @@ class BcLearner(Resumable):
         statistics: Mapping[str, tuple[Array, Array]],
     ) -> None:
         self.config, self._device = config, torch.device(device)
-        self.horizon, self.gamma = 1, 1.0
+        self.horizon, self.gamma, self.history, self.chunk = 1, 1.0, 1, 0
         self.online, self.demo_fraction, self.total_updates = False, 1.0, config.updates
         self.batch_rows, self.updates_per_call = config.batch * config.updates_per_call, config.updates_per_call
         self._layout = ObservationLayout.of(spec)

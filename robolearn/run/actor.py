@@ -19,7 +19,8 @@ from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.process import Process
 from robolearn.run.robots import shared
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import build_policy, build_station
+from robolearn.run.station import annotate, build_policy, build_station, stored_spec
+from robolearn.run.watch import build_human, build_reward
 from robolearn.sync.local import LocalFollower
 
 _POLL_S = 0.001
@@ -39,12 +40,16 @@ class Actor:
         self.version = -1
         self.version_since_ns = time.monotonic_ns()
         self.counters, self.row = process.counters, process.row
-        schema = Schema(self.task.spec.observation, self.task.spec.action)
+        spec = stored_spec(config, self.task.spec)
+        schema = Schema(spec.observation, spec.action)
         self.writer = Writer(process.paths.buffer, schema, name=f"actor{index}", robot=self.robot, task=config.task)
         self.curve = OwnCurve(process, config, self.station) if shared(config) and config.eval_every else None
         self.policy_s: list[float] = []
         self.steps = self.writer.transitions
         self.episodes = self.writer.episodes
+        noise = stream(config.seed, Stream.HUMAN, index, self.episodes)
+        self.human = build_human(config, self.task, noise, episodes=self.episodes)
+        self.reward = build_reward(config, self.task.spec)
         self._count()
 
     def run(self) -> None:
@@ -79,13 +84,15 @@ class Actor:
         return self.version >= 0
 
     def _take_weights(self) -> None:
+        if not getattr(self.policy, "boundary", True):
+            return  # a chunk is executed to its end, by the weights that planned it
         snapshot = self.follower.poll()
         if snapshot is not None:
             self.policy.load(snapshot.weights)
             self.version, self.version_since_ns = snapshot.version, time.monotonic_ns()
 
     def _before_step(self) -> bool:
-        """Wait for the learner, take new weights (policies that act step by step have a boundary here)."""
+        """Wait for the learner, take new weights where the policy is at a boundary (step by step: always)."""
         if not self.config.realtime and not self._may_act():
             self.writer.flush()
             while not self._may_act():
@@ -118,6 +125,10 @@ class Actor:
             append=self.writer.append,
             before_step=self._before_step,
             version=lambda: self.version,
+            annotate=lambda observation: annotate(self.policy, observation),
+            human=self.human,
+            abandon=getattr(self.policy, "abandon", lambda: None),
+            reward=self.reward,
         )
         self.writer.end_episode(success=episode.success)
         if self.station.robot.stopped:
@@ -131,6 +142,7 @@ class Actor:
         periods = np.asarray(episode.periods_s)
         policy = np.asarray(self.policy_s)
         timing = self.station.timing() if self.station.timing is not None else {}
+        planning = self.policy.timing() if hasattr(self.policy, "timing") else {}
         self.process.metric(
             "episode",
             steps=self.counters.actor_steps(),
@@ -150,6 +162,7 @@ class Actor:
             policy_p99_ms=round(1e3 * float(np.percentile(policy, 99)), 2),
             overruns=int((periods > 1.5 / self.task.spec.control_hz).sum()) if self.config.realtime else 0,
             **{f"timing_{name}": round(float(value), 3) for name, value in timing.items()},
+            **{name: round(value, 3) for name, value in planning.items()},
             safety_events=episode.safety,
             interrupted=episode.interrupted,
             **{"return": episode.reward},

@@ -8,15 +8,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
+from robolearn.core.errors import (
+    ConfigError,
+    LeaseError,
+    RobolearnError,
+    RobotStoppedError,
+    TrainingDivergedError,
+)
 from robolearn.run.config import RunPaths
 from robolearn.run.counters import Counters, Field
 from robolearn.run.place import Handle
-from robolearn.run.process import CONFIG_EXIT, LOST_EXIT, STOPPED_EXIT
+from robolearn.run.process import CONFIG_EXIT, DIVERGED_EXIT, LOST_EXIT, STOPPED_EXIT
 
 _QUICK_S, _SILENT_S, _BACKOFF_S = 20.0, 120.0, (0.2, 1.0, 3.0, 6.0, 10.0)
 _MAX_QUICK, _MAX_HOURLY, _HOUR_S = 5, 20, 3600.0
-_FAILURES = {STOPPED_EXIT: RobotStoppedError, LOST_EXIT: LeaseError, CONFIG_EXIT: ConfigError}
+_FAILURES = {STOPPED_EXIT: RobotStoppedError, LOST_EXIT: LeaseError}
+_FINAL = {CONFIG_EXIT: ConfigError, DIVERGED_EXIT: TrainingDivergedError}
 
 Failed = Callable[["Child", RobolearnError], bool]
 """Told of a worker that must not simply be started again; says whether it is (True) or the run goes on without it
@@ -110,7 +117,7 @@ class Children:
             self.members.remove(child)
             self.end(child)
         if process.returncode != 0 and not asked:
-            kind = _FAILURES.get(process.returncode, RobolearnError)
+            kind = {**_FAILURES, **_FINAL}.get(process.returncode, RobolearnError)
             raise kind(f"{child.name} failed: {self.last_words(child)}")
 
     def watch(self, finished: Callable[[Child], bool], failed: Failed = give_up) -> None:
@@ -161,8 +168,8 @@ class Children:
         words = self.last_words(child)
         self.on_event("worker died", "error", worker=child.name, code=code, words=words)
         child.process = None
-        if code == CONFIG_EXIT:
-            raise ConfigError(words)
+        if code in _FINAL:
+            raise _FINAL[code](words)
         if code in _FAILURES:
             self.settle(child, failed(child, _FAILURES[code](words)))
         elif child.quick_deaths > child.max_quick or len(child.deaths) > _MAX_HOURLY:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, suggest
+from robolearn.run.base import check_base
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import MAX_ACTORS
 from robolearn.run.demos import parse_data
 from robolearn.run.inventory import buffer_root
 from robolearn.run.robots import choose, shared
+from robolearn.run.watch import build_reward, check_human
 
 _CURVE_EVERY = 1_000
 _LEAST = {"steps": 0, "demos": 0, "eval_episodes": 1, "eval_every": -1, "eval_curve_episodes": 1, "publish_every": 1}
@@ -38,6 +40,20 @@ def complete(config: TrainConfig) -> TrainConfig:
         buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
     parse_data(config.data)
+    robot = getattr(task, "ROBOT", config.robot)
+    if config.robot != robot:
+        raise ConfigError(f"{config.task} brings its own robot '{robot}'; leave out --robot {config.robot}")
+    spec = task.build(env, obs=config.obs).spec
+    if config.demos and not config.demos_from and not spec.skills:
+        raise ConfigError(f"{spec.name} has nobody to show how it is done; say --demos 0 or give --demos-from")
+    check_base(config, spec)
+    check_human(config, spec)
+    if config.data and hasattr(plugins.load("policy", config.algo), "stored"):
+        raise ConfigError(
+            f"--data: {config.algo} stores with each row what its base would do, and other buffers have not; "
+            "bring demonstrations with --demos-from"
+        )
+    build_reward(config, spec)
     for name in ("ram_gb", "disk_gb"):
         if getattr(config, name) < 0.0:
             raise ConfigError(f"{name}: expected at least 0, got {getattr(config, name)}")
@@ -65,9 +81,10 @@ def _for_robots(config: TrainConfig) -> TrainConfig:
 
 def remarks(config: TrainConfig) -> list[str]:
     """What a user should know of a run before it starts."""
+    said: list[str] = list(getattr(plugins.load("task", config.task), "remarks", lambda _: [])(config.env))
     if not shared(config):
-        return []
-    said = ["the robots run in real time and never wait for the learner"]
+        return said
+    said += ["the robots run in real time and never wait for the learner"]
     if acts(config):
         said.append(
             f"every {config.eval_every:,} steps one robot shows the policy alone, {config.eval_curve_episodes} episodes"

@@ -1,10 +1,12 @@
-"""The configuration of a training run (standard library only)."""
+"""The configuration of a training run (nothing heavy is imported)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from robolearn.teleop.scripted import Config as ScriptedHuman
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class TrainConfig:
             what is there, which is exchanged all the time.
         disk_gb: largest size of the run's buffer [GB]: its oldest sealed data goes, never what people gave; 0: none.
         run_dir: where the run lives; empty makes ``runs/<task>-<tier>-<algo>-<n>``.
+        base: run whose policy this one starts from (``residual``, ``expo``, ``hg_dagger``, ...); its newest policy is
+            copied. Families that cannot do without make one first: ``<run>-base``.
+        base_algo: family of a base that is made first.
+        reward: what a step is worth: reward plug-ins, added up: ``task``, ``intervention``, ``classifier:DIR``,
+            ``task+0.5*intervention``; empty: what the family expects, else the task's own.
+        human: who corrects while it trains: ``script``, a scripted person in simulation, ``none``, or ``auto``: a
+            scripted one for families that learn from corrections.
+        script: what that person is like.
         realtime: step simulated robots in real time while they train; evaluation does not wait. Robots that exist once
             always run in real time.
         headless: no live view even in a terminal.
@@ -66,6 +76,11 @@ class TrainConfig:
     sampling: Literal["exact", "cached"] = "exact"
     disk_gb: float = 0.0
     run_dir: str = ""
+    base: str = ""
+    base_algo: str = "flow"
+    reward: str = ""
+    human: Literal["auto", "none", "script"] = "auto"
+    script: ScriptedHuman = field(default_factory=ScriptedHuman)
     realtime: bool = False
     headless: bool = False
     eval_episodes: int = 100
@@ -141,6 +156,11 @@ class RunPaths:
     def buffer(self) -> Path:
         """The replay buffer."""
         return self.root / "buffer"
+
+    @property
+    def base(self) -> Path:
+        """The policy that the run started from."""
+        return self.root / "base"
 
     @property
     def checkpoints(self) -> Path:

@@ -11,7 +11,7 @@ from robolearn.run.counters import Field
 from robolearn.run.evaluate import POLICY, evaluate, summarise
 from robolearn.run.process import Process
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import Station, build_policy, build_station
+from robolearn.run.station import Station, build_policy, build_station, greedily
 from robolearn.sync.codec import Snapshot
 from robolearn.sync.local import LocalFollower
 
@@ -95,7 +95,7 @@ def draw_point(
     results = evaluate(
         station,
         POLICY,
-        lambda observation, raw: policy.act(observation, explore=False),
+        greedily(policy),
         ((i, stream(config.seed, Stream.CURVE, i)) for i in range(config.eval_curve_episodes)),
         reset=policy.reset,
         going_on=going_on,

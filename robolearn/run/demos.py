@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from robolearn.buffer.filters import Filter
 from robolearn.buffer.schema import Schema
-from robolearn.buffer.transfer import copy_demonstrations
+from robolearn.buffer.transfer import Alter, copy_demonstrations
 from robolearn.core.errors import ConfigError
+from robolearn.core.protocols import Task
+from robolearn.core.types import Transition
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.inventory import buffer_root
-from robolearn.run.station import build_task
+from robolearn.run.rejudge import rejudge
+from robolearn.run.station import annotate, build_annotator, build_task, stored_spec
+from robolearn.run.watch import reward_name
 
 
 def bring_demonstrations(config: TrainConfig, paths: RunPaths) -> int:
@@ -21,11 +27,33 @@ def bring_demonstrations(config: TrainConfig, paths: RunPaths) -> int:
         StoreError: there is no buffer, or it has another schema.
     """
     source = buffer_root(Path(config.demos_from))
-    spec = build_task(config).spec
-    count = copy_demonstrations(source, paths.buffer, Schema(spec.observation, spec.action), limit=config.demos)
+    task = build_task(config)
+    spec = stored_spec(config, task.spec)
+    schema, alter = Schema(spec.observation, spec.action), annotation(config, task)
+    with TemporaryDirectory(dir=paths.root, prefix=".demos.") as folder:
+        if reward_name(config) != "task":
+            judged = rejudge(source, Path(folder) / "judged", reward_name(config), select="demo")
+            source = judged.target
+        count = copy_demonstrations(source, paths.buffer, schema, limit=config.demos, alter=alter)
     if count == 0:
         raise ConfigError(f"--demos-from {config.demos_from}: no demonstrations in {source}")
     return count
+
+
+def annotation(config: TrainConfig, task: Task) -> Alter | None:
+    """What the rows of demonstrations from elsewhere become in this run: its policy's annotations are added; None where
+    it has none."""
+    annotator = build_annotator(config, task)
+    if annotator is None:
+        return None
+
+    def alter(row: Transition) -> Transition:
+        if row.index == 0:
+            annotator.reset()
+        own = {key: row.observation[key] for key in task.spec.observation}
+        return replace(row, observation={**own, **annotate(annotator, own)})
+
+    return alter
 
 
 def parse_data(text: str) -> list[tuple[Path, str]]:

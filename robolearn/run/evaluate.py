@@ -8,14 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.core.types import Skill, TaskSpec
 from robolearn.run.act import Act, run_episode
 from robolearn.run.config import TrainConfig
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import Station, build_policy
+from robolearn.run.station import Station, build_policy, greedily
 from robolearn.run.stats import wilson
 
-POLICY, BLIND, INFORMED = "final", "blind expert", "informed expert"
-"""Who can be evaluated: the learned policy, and the scripted experts of the task."""
+POLICY = "final"
+"""The learned policy, among those who can be evaluated."""
+
+
+def expert_name(skill: Skill) -> str:
+    """A scripted expert of the task, among those who can be evaluated."""
+    return f"{skill} expert"
+
+
+def experts_of(spec: TaskSpec) -> list[str]:
+    """All scripted experts of a task, best last."""
+    return [expert_name(skill) for skill in reversed(spec.skills)]
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class EpisodeResult:
     success: bool
     steps: int
     peak_force_n: float
+    reward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class EvalResult:
     Attributes:
         median_peak_force_n: median over episodes of the largest contact force [N].
         median_cycle_s: median duration of successful episodes [s]; NaN when there is none.
+        mean_return: mean over episodes of the sum of rewards; the share of successes where success alone earns 1.
     """
 
     policy: str
@@ -47,6 +60,7 @@ class EvalResult:
     median_peak_force_n: float
     median_cycle_s: float
     seed: int
+    mean_return: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; a missing cycle time is null."""
@@ -71,6 +85,7 @@ def summarise(policy: str, results: Sequence[EpisodeResult], *, control_hz: floa
         median_peak_force_n=round(float(np.median([r.peak_force_n for r in results])), 2) if results else 0.0,
         median_cycle_s=round(float(np.median(cycles)), 2) if cycles else float("nan"),
         seed=seed,
+        mean_return=round(float(np.mean([r.reward for r in results])), 4) if results else 0.0,
     )
 
 
@@ -98,7 +113,7 @@ def evaluate(
         episode = run_episode(station, act, rng, before_step=going_on)
         if episode.interrupted:
             break
-        results.append(EpisodeResult(who, index, episode.success, episode.steps, episode.peak_force_n))
+        results.append(EpisodeResult(who, index, episode.success, episode.steps, episode.peak_force_n, episode.reward))
         each(results[-1])
         if station.robot.stopped:
             break
@@ -114,7 +129,7 @@ def make_act(who: str, config: TrainConfig, station: Station, seed: int, weights
     if who == POLICY:
         policy = build_policy(config, station.task, seed=seed)
         policy.load(weights)
-        return lambda observation, raw: policy.act(observation, explore=False), policy.reset
+        return greedily(policy), policy.reset
     noise = stream(seed, Stream.EVAL, 2**31)
-    informed = who == INFORMED
-    return lambda observation, raw: station.task.expert(raw, noise, informed=informed), lambda: None
+    skill = Skill(who.removesuffix(" expert"))
+    return lambda observation, raw: station.task.expert(raw, noise, skill=skill), lambda: None

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from robolearn.core.errors import LeaseError, RobolearnError, RobotStoppedError
+from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
 from robolearn.run.borrow import on_robot
 from robolearn.run.checkpoint import checkpoint_path, load_checkpoint, require_checkpoint
 from robolearn.run.config import RunPaths, TrainConfig
@@ -31,7 +32,16 @@ Todo = Mapping[str, Sequence[int]]
 
 
 def examine(
-    run: Path, out: Path, *, todo: Todo, seed: int, calls: int, alive: str, robot: str = "", grant: str = ""
+    run: Path,
+    out: Path,
+    *,
+    todo: Todo,
+    seed: int,
+    calls: int,
+    alive: str,
+    robot: str = "",
+    grant: str = "",
+    execution: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate some episodes and write one JSON line an episode to ``out``.
 
@@ -40,13 +50,14 @@ def examine(
         alive: counters by which the holder of the lease says that it is awake.
         robot: instead of the run's, where no robot is leased.
         grant: the leased robot (``Grant`` as JSON); empty for a private one.
+        execution: how plans are executed, on top of the policy's own ``execution``.
 
     Raises:
         RobotStoppedError: the robot has latched a stop; what was done before is written.
         LeaseError: the robot is no longer ours.
     """
     paths, leased = RunPaths(run), Grant.from_json(grant)
-    config = on_robot(load_config(paths, policy=POLICY in todo), robot)
+    config = executed(on_robot(load_config(paths, policy=POLICY in todo), robot), execution or {})
     station = build_station(replace(config, realtime=False), leased)
     weights = load_checkpoint(checkpoint_path(paths.checkpoints, calls)).policy if POLICY in todo else None
     heartbeats = Counters(Path(alive))
@@ -69,6 +80,20 @@ def examine(
                 raise RobotStoppedError(f"{leased.robot if leased else config.robot} stopped: {station.robot.stopped}")
 
 
+def executed(config: TrainConfig, execution: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with another way to execute plans, for policies that plan.
+
+    Raises:
+        ConfigError: the policy does not plan, or cannot execute its plans like this.
+    """
+    if not execution:
+        return config
+    if not hasattr(config.policy, "execution"):
+        raise ConfigError(f"{config.algo} decides at every step; it has no plans that could be executed otherwise")
+    own = replace(config.policy.execution, **execution)
+    return replace(config, policy=replace(config.policy, execution=own))
+
+
 def evaluate_run(
     run_dir: str | Path,
     episodes: int = 100,
@@ -77,6 +102,7 @@ def evaluate_run(
     who: Sequence[str] = (POLICY,),
     processes: int | None = None,
     robot: str = "",
+    execution: Mapping[str, Any] | None = None,
     grants: Sequence[Grant] = (),
     tick: Callable[[], None] = lambda: None,
     failed: Callable[[Grant, RobolearnError], Grant | None] | None = None,
@@ -89,6 +115,7 @@ def evaluate_run(
     Args:
         processes: how many, on private robots; one for each core without it.
         robot: private simulated copies of this one instead of the run's.
+        execution: how plans are executed instead of as trained, e.g. ``{"mode": "realtime", "delay": 2}``.
         grants: leased robots, one process each; without any, private simulated copies.
         tick: called all the time; may raise to end the evaluation.
         failed: told of a leased robot that latched a stop or is lost; returns another one, or None to go on without.
@@ -97,13 +124,14 @@ def evaluate_run(
         RobolearnError: a process failed; the message has its last words.
     """
     paths = RunPaths(Path(run_dir).resolve())
-    config = load_config(paths, policy=False)
+    config = load_config(paths, policy=bool(execution))
+    executed(config, execution or {})
     calls = require_checkpoint(paths.checkpoints).progress.calls if POLICY in who else 0
     paths.evaluation.mkdir(exist_ok=True)
     robots: list[Grant | None] = list(grants)
     if not robots:
         robots = [None] * max(1, min(processes or len(os.sched_getaffinity(0)), episodes))
-    examiners = _Examiners(paths, seed, calls, robot, tick)
+    examiners = _Examiners(paths, seed, calls, robot, tick, dict(execution or {}))
     rows: list[EpisodeResult] = []
     while todo := _missing(who, episodes, rows):
         if not robots:
@@ -125,8 +153,17 @@ def evaluate_run(
 class _Examiners:
     """Starts processes and collects what they wrote, round after round."""
 
-    def __init__(self, paths: RunPaths, seed: int, calls: int, robot: str, tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        paths: RunPaths,
+        seed: int,
+        calls: int,
+        robot: str,
+        tick: Callable[[], None],
+        execution: Mapping[str, Any],
+    ) -> None:
         self._paths, self._seed, self._calls, self._robot, self._tick = paths, seed, calls, robot, tick
+        self._execution = execution
         self._rounds = 0
 
     def round(
@@ -167,6 +204,7 @@ class _Examiners:
     def _start(self, out: Path, todo: Todo, robot: Grant | None, alive: str) -> subprocess.Popen[bytes]:
         grant = robot.to_json() if robot is not None else ""
         common = {"seed": self._seed, "calls": self._calls, "alive": alive, "robot": self._robot}
+        common["execution"] = self._execution
         request = {"todo": todo, "grant": grant, **common}
         command = [sys.executable, "-m", "robolearn.run.worker", str(self._paths.root), "examiner", str(out)]
         with open(_log(out), "wb") as log:

@@ -9,12 +9,15 @@ from typing import Any
 
 from robolearn.core.errors import RobolearnError
 from robolearn.core.files import write_atomic
+from robolearn.core.types import Skill
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field, Row
-from robolearn.run.evaluate import BLIND, INFORMED, POLICY, EvalResult
+from robolearn.run.evaluate import POLICY, EvalResult, expert_name, experts_of
 from robolearn.run.examine import evaluate_run
 from robolearn.run.guard import Grant
 from robolearn.run.process import Process
+from robolearn.run.station import build_task
+from robolearn.run.watch import person
 
 EXAM_SEED = 1_000_003
 _KEYS = ("task", "tier", "algo", "seed", "demos", "obs", "robots", "robot")
@@ -36,13 +39,13 @@ def final_numbers(
         status: counts of the run.
         grants, tick, failed: see ``evaluate_run``.
     """
-    who = (POLICY, BLIND, INFORMED) if config.eval_experts else (POLICY,)
+    who = (POLICY, *_experts(config))
     found = evaluate_run(
         process.paths.root, config.eval_episodes, EXAM_SEED, who=who, grants=grants, tick=tick, failed=failed
     )
     _log_final(process, found[0])
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    labels = (f"{config.algo} (final)", BLIND, INFORMED)
+    labels = (f"{config.algo} (final)", *who[1:])
     results = {
         **{key: getattr(config, key) for key in _KEYS},
         **{key: status[key] for key in _COUNTS},
@@ -51,11 +54,20 @@ def final_numbers(
         "safety_events": status["safety_events"],
         "placement": status["placement"],
         "robots_lost": status["robots_lost"],
-        "rows": [{**result.to_json(), "policy": label} for label, result in zip(labels, found, strict=False)],
+        "rows": [{**result.to_json(), "policy": label} for label, result in zip(labels, found, strict=True)],
         "experts": "evaluated" if config.eval_experts else "n/a",
     }
     write_atomic(process.paths.results, json.dumps(results, indent=1).encode())
     return results
+
+
+def _experts(config: TrainConfig) -> list[str]:
+    """Experts worth a row beside the policy: the imperfect one only where it taught the policy."""
+    if not config.eval_experts:
+        return []
+    taught = person(config) == "script" and config.script.skill is Skill.WEAK
+    names = experts_of(build_task(config).spec)
+    return [name for name in names if taught or name != expert_name(Skill.WEAK)]
 
 
 def _log_final(process: Process, result: EvalResult) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from robolearn.buffer.replay import Replay
+from robolearn.buffer.sampler import Parts
 from robolearn.core.protocols import Learner
+from robolearn.core.types import Batch, ChunkBatch, Rollouts
 from robolearn.run.checkpoint import Checkpoint, Progress
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.sync.codec import Snapshot
@@ -54,6 +56,16 @@ class LearnLoop:
         return self.replay.online_transitions
 
     @property
+    def on_policy(self) -> int:
+        """Robot steps between two updates of a learner on policy, else 0.
+
+        It learns from what the version published last did and publishes at once. Steps of other versions are ignored:
+        the few that robots made during the update, and those found when a run goes on. Where these are more than half,
+        the updates they would be worth are forgone and the version goes on.
+        """
+        return int(getattr(self.learner, "on_policy", 0))
+
+    @property
     def pretraining(self) -> bool:
         """True while calls are due that need no robot: on demonstrations alone, outside the update-to-data ratio."""
         return self.learner.online and self.calls < self.pretrain_calls and self.replay.demo_transitions > 0
@@ -82,23 +94,43 @@ class LearnLoop:
         return ready
 
     def _update(self, pretraining: bool) -> None:
-        learner = self.learner
-        batch = self.replay.sample(
-            learner.batch_rows,
-            demo_fraction=learner.demo_fraction,
-            rng=self.rng,
-            horizon=learner.horizon,
-            gamma=learner.gamma,
-        )
+        batch = self._batch()
+        if batch is None:
+            self.updates += self.learner.updates_per_call  # forgone
+            return
         metrics = self.learner.update(batch)
         self.calls += 1
         if not pretraining:
             self.updates += self.learner.updates_per_call
-            if self.calls % self.cadence.publish_calls == 0:
+            if self.on_policy or self.calls % self.cadence.publish_calls == 0:
                 self.publish()
         if time.monotonic() - self._last_log >= self.cadence.log_s:
             self._last_log = time.monotonic()
             self._log(self._line(metrics))
+
+    def _batch(self) -> Batch | ChunkBatch | Rollouts | None:
+        learner, replay = self.learner, self.replay
+        if self.on_policy:
+            rollouts = replay.rollouts(self.version)
+            return rollouts if 2 * len(rollouts) >= self.on_policy else None
+        mixture: Parts | None = getattr(learner, "mixture", None)
+        if learner.chunk:
+            return replay.sample_chunks(
+                learner.batch_rows,
+                history=learner.history,
+                chunk=learner.chunk,
+                demo_fraction=learner.demo_fraction,
+                mixture=mixture,
+                rng=self.rng,
+            )
+        return replay.sample(
+            learner.batch_rows,
+            demo_fraction=learner.demo_fraction,
+            mixture=mixture,
+            rng=self.rng,
+            horizon=learner.horizon,
+            gamma=learner.gamma,
+        )
 
     def _line(self, metrics: Mapping[str, float]) -> dict[str, Any]:
         replay = self.replay

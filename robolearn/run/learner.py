@@ -18,6 +18,7 @@ from robolearn.core.errors import StoreError
 from robolearn.core.protocols import Learner
 from robolearn.core.spec import Array
 from robolearn.core.types import TaskSpec
+from robolearn.run.base import load_base, needs_base
 from robolearn.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field
@@ -26,7 +27,7 @@ from robolearn.run.learn import Cadence, LearnLoop
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.process import Process
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import build_task
+from robolearn.run.station import build_task, stored_spec
 from robolearn.sync.codec import Snapshot
 from robolearn.sync.local import LocalFollower, LocalPublisher
 
@@ -80,7 +81,8 @@ class LearnerProcess:
     def __init__(self, process: Process, config: TrainConfig, limiter: UpdateLimiter) -> None:
         self.process, self.config, self.limiter = process, config, limiter
         task = build_task(config)
-        schema = Schema(task.spec.observation, task.spec.action)
+        spec = stored_spec(config, task.spec)
+        schema = Schema(spec.observation, spec.action)
         self.replay = Replay(
             process.paths.buffer,
             schema,
@@ -93,9 +95,15 @@ class LearnerProcess:
         if self.replay.demo_transitions:
             statistics = self.replay.statistics("demo")
         else:
-            statistics = unit_statistics(task.spec)
+            statistics = unit_statistics(spec) | getattr(task, "statistics", dict)()  # a task may know its own scale
+        extra = {"base": load_base(config)} if needs_base(config) else {}
         self.learner: Learner = plugins.load("policy", config.algo).build_learner(
-            config.policy, task.spec, seed=config.seed, device=resolve_device(config.device), statistics=statistics
+            config.policy,
+            spec,
+            seed=config.seed,
+            device=resolve_device(config.device),
+            statistics=statistics,
+            **extra,
         )
         if self.learner.online:
             limiter.check(self.learner.updates_per_call)

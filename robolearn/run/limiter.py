@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from robolearn.core.errors import ConfigError
 from robolearn.run.config import TrainConfig
 
+_SLACK = 8
+
 
 @dataclass(frozen=True)
 class UpdateLimiter:
@@ -22,7 +24,7 @@ class UpdateLimiter:
     """
 
     ratio: float
-    slack: int = 8
+    slack: int = _SLACK
     start_steps: int = 0
 
     def check(self, per_call: int) -> None:
@@ -51,8 +53,12 @@ class UpdateLimiter:
 
 
 def limiter_of(config: TrainConfig) -> UpdateLimiter:
-    """The limiter of a run; a family that only learns from stored data has none to speak of."""
+    """The limiter of a run; a family that only learns from stored data has none to speak of.
+
+    A family on policy learns once from all that its robots did in ``on_policy`` steps: so far they may be ahead.
+    """
     return UpdateLimiter(
         ratio=float(getattr(config.policy, "utd", 1)),
+        slack=_SLACK + int(getattr(config.policy, "on_policy", 0)),
         start_steps=int(getattr(config.policy, "start_steps", 0)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -202,9 +202,11 @@ def _brief(value: Any) -> str:
 
 def results_table(results: Mapping[str, Any]) -> str:
     """The rows of ``results.json`` as a text table."""
+    rows = results.get("rows", [])
+    graded = earns_more_than_success(rows)
     head = ("policy", "success", "95 % interval", "episodes", "peak force, median", "cycle time, median")
-    lines = [head]
-    for row in results.get("rows", []):
+    lines: list[tuple[str, ...]] = [(*head, "return, mean") if graded else head]
+    for row in rows:
         low, high = row.get("wilson_low"), row.get("wilson_high")
         lines.append(
             (
@@ -214,9 +216,10 @@ def results_table(results: Mapping[str, Any]) -> str:
                 f"{row.get('successes', '-')} of {row.get('episodes', '-')}",
                 _unit(row.get("median_peak_force_n"), "N"),
                 _unit(row.get("median_cycle_s"), "s"),
+                *([number(row.get("mean_return"))] if graded else []),
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = tuple("─" * width for width in widths)
     aligned = [
         "  ".join(
@@ -225,6 +228,11 @@ def results_table(results: Mapping[str, Any]) -> str:
         for line in (lines[0], rule, *lines[1:])
     ]
     return "\n".join(line.rstrip() for line in aligned)
+
+
+def earns_more_than_success(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """True when rewards say more than success does, so that returns are worth a column."""
+    return any(abs(row.get("mean_return", row["success"]) - row["success"]) > 1e-3 for row in rows)
 
 
 def _unit(value: float | None, unit: str) -> str:

@@ -28,6 +28,9 @@ LOST_EXIT = 4
 CONFIG_EXIT = 5
 """Exit status of a worker that can never work as configured: to start it again would not help."""
 
+DIVERGED_EXIT = 6
+"""Exit status of a learner whose values have left what is possible: from the same data it would go there again."""
+
 _PR_SET_PDEATHSIG = 1
 _TRIMMED = frozenset({"clipped", "step", "tilt", "workspace", "driver"})
 

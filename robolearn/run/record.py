@@ -8,21 +8,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.writer import Writer
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, RobotStoppedError, suggest
-from robolearn.core.types import Source
-from robolearn.run.act import Episode, run_episode
+from robolearn.core.protocols import Task
+from robolearn.core.types import Skill, Source
+from robolearn.run.act import Act, run_episode
 from robolearn.run.borrow import borrowed
 from robolearn.run.config import TrainConfig
 from robolearn.run.evaluate import EpisodeResult, summarise
 from robolearn.run.guard import Grant
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import Station, build_station
+from robolearn.run.station import annotate, build_annotator, build_station, stored_spec
+from robolearn.run.watch import build_reward
 
-SCRIPTS = {"script": True, "blind": False}
-"""Name of a scripted policy -> whether it knows the truth."""
+SCRIPTS = {"script": Skill.INFORMED, "blind": Skill.BLIND, "weak": Skill.WEAK}
+"""Name of a scripted policy -> the expert of the task."""
 _MAX_TRIES_PER_SUCCESS = 3
 
 
@@ -48,14 +52,20 @@ def record_demonstrations(
     """
     if script not in SCRIPTS:
         raise ConfigError(f"unknown scripted policy '{script}'{suggest(script, SCRIPTS)}")
-    informed = SCRIPTS[script]
+    skill = SCRIPTS[script]
+    informed = skill is Skill.INFORMED
     station, name = build_station(config, grant), grant.robot if grant else config.robot
+    if skill not in station.task.spec.skills:
+        known = [word for word, one in SCRIPTS.items() if one in station.task.spec.skills]
+        raise ConfigError(f"{config.task} has no scripted policy '{script}'; it has: {', '.join(known) or 'none'}")
 
     def before_step() -> bool:
         hold()
         return going_on()
 
-    schema = Schema(station.task.spec.observation, station.task.spec.action)
+    spec, annotator = stored_spec(config, station.task.spec), build_annotator(config, station.task)
+    reward = build_reward(config, station.task.spec)
+    schema = Schema(spec.observation, spec.action)
     results: list[EpisodeResult] = []
     with (
         closing(station.robot),
@@ -63,9 +73,22 @@ def record_demonstrations(
     ):
         done, tries = writer.successes if informed else writer.episodes, writer.episodes
         while before_step() and done < episodes and tries < _MAX_TRIES_PER_SUCCESS * episodes + 10:
-            episode = _script_episode(station, writer, config.seed, tries, informed, before_step)
+            if annotator is not None:
+                annotator.reset()
+            episode = run_episode(
+                station,
+                _script(station.task, skill, stream(config.seed, Stream.DEMO, tries, 1)),
+                stream(config.seed, Stream.DEMO, tries, 0),
+                append=writer.append,
+                before_step=before_step,
+                annotate=lambda observation: {} if annotator is None else annotate(annotator, observation),
+                reward=reward,
+                source=Source.SCRIPT,
+            )
             writer.end_episode(success=episode.success, demo=informed and episode.success)
-            results.append(EpisodeResult(script, tries, episode.success, episode.steps, episode.peak_force_n))
+            results.append(
+                EpisodeResult(script, tries, episode.success, episode.steps, episode.peak_force_n, episode.reward)
+            )
             tries += 1
             done += episode.success or not informed
             if station.robot.stopped:
@@ -75,18 +98,8 @@ def record_demonstrations(
     return summarise(script, results, control_hz=station.task.spec.control_hz, seed=config.seed).to_json()
 
 
-def _script_episode(
-    station: Station, writer: Writer, seed: int, index: int, informed: bool, going_on: Callable[[], bool]
-) -> Episode:
-    rng, noise = stream(seed, Stream.DEMO, index, 0), stream(seed, Stream.DEMO, index, 1)
-    return run_episode(
-        station,
-        lambda observation, raw: station.task.expert(raw, noise, informed=informed),
-        rng,
-        append=writer.append,
-        before_step=going_on,
-        source=Source.SCRIPT,
-    )
+def _script(task: Task, skill: Skill, noise: np.random.Generator) -> Act:
+    return lambda observation, raw: task.expert(raw, noise, skill=skill)
 
 
 def record(

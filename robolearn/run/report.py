@@ -13,7 +13,7 @@ from robolearn.core import config as typed
 from robolearn.core.files import write_atomic
 from robolearn.run import report_html as html
 from robolearn.run import report_plots as plots
-from robolearn.run.live import count, event_line, number, percentage, seconds
+from robolearn.run.live import count, earns_more_than_success, event_line, number, percentage, seconds
 from robolearn.run.report_data import RunData, read_run
 from robolearn.run.stats import percentiles
 
@@ -146,8 +146,9 @@ def _learning(run: RunData, picture: html.Picture) -> str:
 
 
 def _results(run: RunData) -> str:
-    rows = []
-    for row in run.results.get("rows", []):
+    rows, found = [], run.results.get("rows", [])
+    graded = earns_more_than_success(found)
+    for row in found:
         rows.append(
             (
                 row.get("policy"),
@@ -156,9 +157,11 @@ def _results(run: RunData) -> str:
                 f"{row['successes']} of {row['episodes']}",
                 _with_unit(row.get("median_peak_force_n"), "N"),
                 _with_unit(row.get("median_cycle_s"), "s"),
+                *([number(row.get("mean_return"))] if graded else []),
             )
         )
-    head = ("policy", "success", "95 % interval", "episodes", "peak force, median", "cycle time of successes, median")
+    plain = ("policy", "success", "95 % interval", "episodes", "peak force, median", "cycle time of successes, median")
+    head = (*plain, "return, mean") if graded else plain
     own = next((i for i, row in enumerate(rows) if "final" in str(row[0])), None)
     return html.section("Results", html.table(head, rows, numeric=range(1, len(head)), own=own))
 

@@ -42,8 +42,9 @@ class RunData:
 
     @property
     def title(self) -> str:
-        """``peg_insert:hard with rlpd``."""
-        return f"{self.config.get('task')}:{self.config.get('tier')} with {self.config.get('algo')}"
+        """``peg_insert:hard with rlpd``, ``gym:Pendulum-v1 with rlpd``."""
+        which = (self.config.get("env") or {}).get("id") or self.config.get("tier")
+        return f"{self.config.get('task')}:{which} with {self.config.get('algo')}"
 
     @property
     def utd_target(self) -> float | None:

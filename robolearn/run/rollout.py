@@ -102,7 +102,8 @@ class _Film:
         """``act``, with a frame before each action."""
 
         def acting(observation: Observation, raw: Observation) -> Array:
-            self.add(f"episode {index + 1}   contact {float(raw['peak_force'][0]):4.1f} N")
+            contact = f"   contact {float(raw['peak_force'][0]):4.1f} N" if "peak_force" in raw else ""
+            self.add(f"episode {index + 1}{contact}")
             return act(observation, raw)
 
         return acting

@@ -26,7 +26,10 @@ _PACKAGES = ("numpy", "torch", "mujoco", "dm-control", "zarr", "diffusers", "saf
 
 
 def stem_of(config: TrainConfig) -> str:
-    """``<task>-<tier>-<algo>``."""
+    """``<task>-<tier>-<algo>``, or what the task calls itself in place of the first two."""
+    label = getattr(plugins.load("task", config.task), "label", None)
+    if label is not None and config.env is not None:
+        return f"{label(config.env)}-{config.algo}"
     return f"{config.task}-{config.tier}-{config.algo}"
 
 
@@ -114,7 +117,9 @@ def load_config(paths: RunPaths, *, policy: bool = True) -> TrainConfig:
     config = typed.from_dict(TrainConfig, data)
     task = plugins.load("task", config.task)
     typed_policy = typed.from_dict(plugins.load("policy", config.algo).Config, family) if policy else family
-    return dataclasses.replace(config, env=typed.from_dict(task.Config, env), policy=typed_policy)
+    return dataclasses.replace(
+        config, env=typed.from_dict(task.Config, env), policy=typed_policy, run_dir=str(paths.root)
+    )
 
 
 def environment() -> dict[str, Any]:

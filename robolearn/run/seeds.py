@@ -16,6 +16,7 @@ class Stream(IntEnum):
     CURVE = 4
     LEARNER = 5
     ROLLOUT = 6
+    HUMAN = 7
 
 
 def stream(seed: int, who: Stream, *key: int) -> np.random.Generator:

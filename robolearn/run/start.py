@@ -11,6 +11,7 @@ from robolearn.buffer.store import locked
 from robolearn.core import config as typed
 from robolearn.core.errors import ResumeError
 from robolearn.run import rundir
+from robolearn.run.base import base_run, freeze_base, role_of_base
 from robolearn.run.complete import complete, remarks
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.place import LocalScheduler, Outlook, Place, Scheduler
@@ -36,12 +37,30 @@ def train(
         show: told what goes where before anything starts.
     """
     config, root = prepare(config)
+    if role_of_base(config) == "wanted" and not config.base:
+        made = _make_base(base_run(config, root), argv, live=live, show=show)
+        if made.state != "done":
+            return made
+        demos_from = config.demos_from or (str(made.run_dir) if config.demos else "")
+        config, root = prepare(dataclasses.replace(config, base=str(made.run_dir), demos_from=demos_from))
     paths = RunPaths(root)
     with _scheduler(config, paths) as scheduler:
         scheduler.place(wait_s=config.wait)
         paths = rundir.create(config, argv)
         with _only_supervisor(paths):
             return _run(paths, config, scheduler, live, show)
+
+
+def _make_base(
+    config: TrainConfig, argv: Sequence[str], *, live: View | None, show: Callable[[Start], None] | None
+) -> RunResult:
+    """Train the base of a run, go on with it where it stopped, or take it as it is when it is done."""
+    paths = RunPaths(Path(config.run_dir))
+    if not paths.config.is_file():
+        return train(config, argv=argv, live=live, show=show)
+    if paths.results.is_file():
+        return RunResult(paths.root, "done", {})
+    return resume(paths.root, live=live, show=show)
 
 
 def resume(
@@ -125,4 +144,5 @@ def _run(
 ) -> RunResult:
     if show is not None:
         show(Start(paths.root, scheduler.places(), remarks(config)))
+    freeze_base(config, paths)
     return Supervisor(paths, config, scheduler, live).run()

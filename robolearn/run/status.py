@@ -53,7 +53,7 @@ class StatusBoard:
         return {
             "state": state,
             "task": config.task,
-            "tier": config.tier,
+            "tier": getattr(config.env, "id", "") or config.tier,
             "algo": config.algo,
             "seed": config.seed,
             "steps": steps,

@@ -11,6 +11,7 @@ from pathlib import Path
 from robolearn.run.guard import Grant
 from robolearn.run.process import (
     CONFIG_EXIT,
+    DIVERGED_EXIT,
     GRANT,
     LOST_EXIT,
     PARENT,
@@ -91,7 +92,7 @@ def recorder(directory: str) -> None:
     from robolearn.run.record import record_demonstrations
     from robolearn.run.rundir import load_config
 
-    config = load_config(process.paths, policy=False)
+    config = load_config(process.paths)
     result = record_demonstrations(
         config,
         process.paths.buffer,
@@ -136,7 +137,13 @@ ROLES: dict[str, Callable[..., None]] = {
 
 def main(argv: list[str]) -> int:
     """Run one role; an error the user can act on becomes one line on stderr."""
-    from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
+    from robolearn.core.errors import (
+        ConfigError,
+        LeaseError,
+        RobolearnError,
+        RobotStoppedError,
+        TrainingDivergedError,
+    )
 
     directory, role, *arguments = argv
     if parent := os.environ.get(PARENT):
@@ -146,6 +153,9 @@ def main(argv: list[str]) -> int:
     except RobotStoppedError as error:
         sys.stderr.write(f"{error}\n")
         return STOPPED_EXIT
+    except TrainingDivergedError as error:
+        sys.stderr.write(f"{error}\n")
+        return DIVERGED_EXIT
     except (ConfigError, LeaseError) as error:
         sys.stderr.write(f"{error}\n")
         return CONFIG_EXIT if isinstance(error, ConfigError) else LOST_EXIT

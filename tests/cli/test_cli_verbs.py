@@ -7,17 +7,20 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from standin.tasks import reach
 from synthetic_run import make_run
 
+from robolearn.core.types import Skill
 from robolearn.run.config import TrainConfig
 from robolearn.run.doctor import Check
 from robolearn.run.evaluate import EvalResult
 
 Cli = Callable[..., tuple[int, str, str]]
+SPEC = SimpleNamespace(skills=(Skill.INFORMED, Skill.BLIND))
 RESULT = EvalResult("final", 4, 3, 0.75, 0.3, 0.95, 8.5, float("nan"), 7)
 
 
@@ -30,6 +33,7 @@ def test_eval(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("robolearn.run.examine.evaluate_run", evaluate)
     monkeypatch.setattr("robolearn.run.borrow.config_with", lambda run, robot, **_: TrainConfig())
+    monkeypatch.setattr("robolearn.run.station.build_task", lambda config: SimpleNamespace(spec=SPEC))
     status, out, err = cli("eval", "here", "--episodes", "4", "--seed", "7", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["rows"] == [{**dataclasses.asdict(RESULT), "median_cycle_s": None}]
@@ -79,6 +83,7 @@ def test_rollout(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     episode = {"success": True, "steps": 30, "peak_force_n": 7.25}
     result = {"run": "here", "episodes": [episode], "successes": 1, "video": "film.mp4"}
     monkeypatch.setattr("robolearn.run.borrow.config_with", lambda run, robot, **_: TrainConfig())
+    monkeypatch.setattr("robolearn.run.station.build_task", lambda config: SimpleNamespace(spec=SPEC))
     monkeypatch.setattr("robolearn.run.rollout.rollout", lambda run, **rest: result | {"video": rest["video"]})
     status, out, _ = cli("rollout", "here", "--video", "film.mp4")
     assert status == 0

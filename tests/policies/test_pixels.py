@@ -55,11 +55,11 @@ def test_encoder_learns_from_the_critics_loss_alone() -> None:
 
     with torch.no_grad():  # the random numbers of an update, in its order
         subset = torch.rand(1, config.critics, generator=twin._rng).topk(config.target_critics).indices[0]
-        rows = twin._rows(data)
-        target = twin._target_values(next(twin._pixel_minis(rows)), subset)
+        rows = twin._read(data)
+        target = twin._target_values(next(twin._minibatches(rows, twin._following)), subset)
     embedding = twin._encoder(rows.images)
     inputs = torch.cat([embedding, rows.vector, rows.action], -1)
-    q = mlp.reference(twin._critic_shape, twin._critic.views, inputs)[:, :, 0]
+    q = mlp.reference(twin._critics.shape, twin._critics.values.views, inputs)[:, :, 0]
     (q - target).square().mean().backward()
     expected = dict(twin._encoder.named_parameters())
     for name, tensor in made._encoder.named_parameters():

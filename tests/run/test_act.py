@@ -1,13 +1,15 @@
 """The episode loop on a fake robot: kinds, time-outs, takeover, safety, interruption."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
+import pytest
 
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.types import Judgement, Kind, Source, TaskSpec, Transition
+from robolearn.core.types import Judgement, Kind, Moment, Skill, Source, TaskSpec, Transition
 from robolearn.hal.drivers import fake
 from robolearn.hal.safety import SafeRobot, SafetyLimits
 from robolearn.run.act import run_episode
@@ -47,19 +49,23 @@ class Reach:
         done = abs(after["tcp_pose"][0] - START[0]) >= self.goal
         return Judgement(float(done), Kind.TERMINATED if done else Kind.MID, bool(done), {"peak_force_n": 1.0})
 
-    def expert(self, raw: Observation, rng: np.random.Generator, *, informed: bool) -> Array:
+    def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
         return np.array([1.0, 0.0, 0.0], dtype=np.float32)
 
 
 class Hand:
-    """A human who takes over at given polls."""
+    """A human who takes over at given steps."""
 
     def __init__(self, actions: Mapping[int, Array]) -> None:
-        self.actions, self.polls = actions, -1
+        self.actions, self.resets = actions, 0
+        self.moments: list[Moment] = []
 
-    def poll(self) -> Array | None:
-        self.polls += 1
-        return self.actions.get(self.polls)
+    def reset(self) -> None:
+        self.resets += 1
+
+    def correct(self, moment: Moment) -> Array | None:
+        self.moments.append(moment)
+        return self.actions.get(moment.step)
 
 
 def station(task: Reach, limits: SafetyLimits | None = None) -> Station:
@@ -107,7 +113,7 @@ def test_a_human_replaces_the_action_and_the_proposal_is_kept() -> None:
         forward,
         np.random.default_rng(0),
         append=rows.append,
-        device=Hand({1: sideways, 2: sideways}),
+        human=Hand({1: sideways, 2: sideways}),
     )
     assert episode.interventions == 2
     assert [row.source for row in rows[1:4]] == [Source.POLICY, Source.HUMAN, Source.HUMAN]
@@ -145,3 +151,77 @@ def test_an_interrupted_episode_ends_truncated_after_the_step() -> None:
     )
     assert episode.interrupted
     assert [row.kind for row in rows] == [Kind.FIRST, Kind.MID, Kind.TRUNCATED]
+
+
+class Blame:
+    """Minus one for the step before a takeover."""
+
+    looks_ahead = True
+
+    def reset(self) -> None:
+        pass
+
+    def of(self, judgement: Judgement, after: Observation, *, taken_over: bool) -> Judgement:
+        return replace(judgement, reward=-float(taken_over))
+
+
+def test_a_reward_that_looks_ahead_blames_the_last_own_step_before_each_takeover() -> None:
+    rows: list[Transition] = []
+    hand = Hand({step: np.array([0.0, 0.5, 0.0], dtype=np.float32) for step in (2, 3, 6)})
+    episode = run_episode(
+        station(Reach(max_steps=8)), still, np.random.default_rng(0), append=rows.append, human=hand, reward=Blame()
+    )
+    assert [row.index for row in rows] == list(range(9))
+    assert [row.reward for row in rows] == [0, 0, -1, 0, 0, 0, -1, 0, 0]
+    assert episode.reward == -2
+    assert (hand.resets, episode.interventions) == (1, 3)
+
+
+def test_a_row_that_waits_for_the_next_step_is_stored_when_the_episode_breaks_off() -> None:
+    rows: list[Transition] = []
+    calls = iter([True, True])
+
+    def breaks_off() -> bool:
+        return next(calls)  # the third call raises
+
+    with pytest.raises(StopIteration):
+        run_episode(
+            station(Reach()),
+            still,
+            np.random.default_rng(0),
+            append=rows.append,
+            before_step=breaks_off,
+            reward=Blame(),
+        )
+    assert [row.index for row in rows] == [0, 1, 2]
+
+
+def test_annotations_are_asked_once_a_step_and_stored_with_the_observation_the_policy_acts_on() -> None:
+    rows: list[Transition] = []
+    seen: list[Observation] = []
+    numbers = count()
+
+    def annotate(observation: Observation) -> Mapping[str, Array]:
+        return {"base_action": np.full(3, next(numbers), dtype=np.float32)}
+
+    def act(observation: Observation, raw: Observation) -> Array:
+        seen.append(observation)
+        return still(observation, raw)
+
+    run_episode(station(Reach(max_steps=3)), act, np.random.default_rng(0), append=rows.append, annotate=annotate)
+    assert [row.observation["base_action"][0] for row in rows] == [0, 1, 2, 3]
+    assert [observation["base_action"][0] for observation in seen] == [0, 1, 2]
+    assert set(seen[0]) == {"state", "base_action"}
+
+
+def test_after_each_step_that_a_human_drove_the_policy_is_told_that_its_plan_is_void() -> None:
+    told: list[int] = []
+    hand = Hand({step: np.array([0.0, 0.5, 0.0], dtype=np.float32) for step in (2, 3)})
+    run_episode(
+        station(Reach(max_steps=6)),
+        still,
+        np.random.default_rng(0),
+        human=hand,
+        abandon=lambda: told.append(len(hand.moments)),
+    )
+    assert told == [3, 4]

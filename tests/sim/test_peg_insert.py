@@ -15,11 +15,12 @@ from sim_world import DOWN, OPENING, at, place, run
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Task
 from robolearn.core.spec import ArraySpec
-from robolearn.core.types import Command, Kind, RobotSpec
+from robolearn.core.types import Command, Kind, RobotSpec, Skill
 from robolearn.hal.safety import SafeRobot
-from robolearn.sim import rotation
+from robolearn.sim import insertion, rotation
+from robolearn.sim.insertion import MAX_TURN
 from robolearn.sim.tasks import peg_insert
-from robolearn.sim.tasks.peg_insert import MAX_TURN, Config, PegInsert
+from robolearn.sim.tasks.peg_insert import Config, PegInsert
 
 Make = Callable[..., tuple]
 unit = st.floats(-1, 1)
@@ -170,7 +171,7 @@ def test_draws_cover_the_announced_ranges() -> None:
     for seed in range(400):
         task.reset(robot, np.random.default_rng(seed))  # type: ignore[arg-type]
         estimate = task._estimate
-        offset, turn = peg_insert._relative(robot.hole, estimate)
+        offset, turn = insertion.relative(robot.hole, estimate)
         offsets.append([*offset, rotation.to_rotvec(turn)[2]])
         starts.append(robot.tcp[:3])
         estimates.append(estimate[:3])
@@ -227,7 +228,7 @@ def test_bad_history_is_refused() -> None:
 def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
     robot, task = make(tier)
     for seed in range(4):
-        success, seen, peak = run(robot, task, seed, informed=True)
+        success, seen, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
         assert 20 < len(seen) < 60
         assert peak < 10
@@ -235,9 +236,23 @@ def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
     robot, task = make("hard")
-    outcomes = [run(robot, task, seed, informed=False) for seed in range(5)]
+    outcomes = [run(robot, task, seed, skill=Skill.BLIND) for seed in range(5)]
     assert sum(success for success, _, _ in outcomes) <= 1
     assert max(peak for _, _, peak in outcomes) < 20
+
+
+def test_a_weak_person_is_slower_than_the_informed_expert_and_a_new_one_in_every_episode(make: Make) -> None:
+    robot, task = make("smoke")
+    weak = [run(robot, task, seed, skill=Skill.WEAK) for seed in range(4)]
+    informed = [run(robot, task, seed, skill=Skill.INFORMED) for seed in range(4)]
+    assert any(success for success, _, _ in weak)
+    assert np.mean([len(seen) for _, seen, _ in weak]) > 1.2 * np.mean([len(seen) for _, seen, _ in informed])
+    people = []
+    for _ in range(2):
+        task.reset(robot, np.random.default_rng(0))
+        task.expert(robot.observe(), np.random.default_rng(1), skill=Skill.WEAK)
+        people.append(task._person)
+    assert people[0] is not people[1]
 
 
 def test_blind_expert_ignores_the_truth(make: Make) -> None:
@@ -246,7 +261,9 @@ def test_blind_expert_ignores_the_truth(make: Make) -> None:
     actions = []
     for error in ((0.0, 0.0), (3.0, -3.0)):
         place(robot, task, at(4, 3, -10), error_mm=error)
-        actions.append([task.expert(raw, np.random.default_rng(0), informed=known) for known in (False, True)])
+        actions.append(
+            [task.expert(raw, np.random.default_rng(0), skill=known) for known in (Skill.BLIND, Skill.INFORMED)]
+        )
     np.testing.assert_array_equal(actions[0][0], actions[1][0])
     assert not np.array_equal(actions[0][1], actions[1][1])
 

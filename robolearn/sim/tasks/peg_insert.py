@@ -19,10 +19,12 @@ import numpy as np
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.symmetry import SignedPermutation, Symmetry
-from robolearn.core.types import Judgement, Kind, TaskSpec
+from robolearn.core.symmetry import Symmetry
+from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
 from robolearn.hal.limits import SafetyLimits
-from robolearn.sim import rotation
+from robolearn.sim import insertion, rotation
+from robolearn.sim.insertion import relative
+from robolearn.sim.person import Person
 from robolearn.sim.scene import Body, Contact, Geom, Scene
 
 CONTROL_HZ = 10.0
@@ -35,12 +37,12 @@ OPENING_M = (0.5, 0.0, 0.05)
 """Nominal middle of the opening in the base frame."""
 TURN_DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 """Orientation of a hole frame of yaw 0: half a turn about x."""
-MAX_TURN = 0.06
-"""Largest turn commanded in a step [rad]; slow enough that the arm follows and the driver has nothing to limit."""
 MAX_PENETRATION_MM = 1.0
 MAX_TILT_DEG = 8.0
 NOISE = 0.05
 """Standard deviation of the scripted experts' action noise."""
+AIM_M = 0.00125
+"""Standard deviation, per horizontal axis, of where the weak expert takes the hole to be."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,6 @@ TIERS: dict[str, Config] = {
     "hard": Config(error_mm=4.0, error_yaw_deg=4.0, clearance_mm=0.5, steps=30_000),
 }
 
-FRAME = 24
-"""Numbers in one frame of the policy's state: position 3, rotation 3, twist 6, wrench 6, previous action 6."""
-_POSITION_M, _ROTATION_RAD = 0.003, 0.05
-_TWIST = np.array([0.03, 0.03, 0.03, 0.3, 0.3, 0.3])
-_WRENCH = np.array([4.0, 4.0, 4.0, 0.04, 0.04, 0.04])
 IMAGES = ("wrist", "side")
 
 
@@ -143,7 +140,7 @@ def limits(config: Config) -> SafetyLimits:
         low=(x - reach, y - reach, z + TIP_M - SOCKET_DEPTH_M - 0.002),
         high=(x + reach, y + reach, highest),
         translation=1.001e-3 * math.hypot(*config.translation_mm),
-        rotation=1.001 * MAX_TURN,
+        rotation=1.001 * insertion.MAX_TURN,
         tilt=0.3,
         force=60.0,
     )
@@ -158,23 +155,24 @@ class PegInsert:
     """One peg insertion after another; holds the truth, the estimate and the policy's history of the present one."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
-        if not config.history or config.history[0] != 0 or list(config.history) != sorted(set(config.history)):
-            raise ConfigError(f"history: expected rising ages starting with 0, got {config.history}")
+        insertion.check_ages(config.history)
         self.config = config
         self._images = IMAGES if obs == "pixels" else ()
         self._ages = config.history if obs == "state" else (0,)
-        specs = [ArraySpec("state", (FRAME * len(self._ages),), "float32", "scaled pose, twist, wrench, last action")]
+        frames = len(self._ages)
+        specs = [ArraySpec("state", (insertion.FRAME * frames,), "float32", "scaled pose, twist, wrench, last action")]
         specs += [ArraySpec(name, (128, 128, 3), "uint8", "rgb") for name in self._images]
         action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
         self.spec = TaskSpec(
             "peg_insert", {s.name: s for s in specs}, action, config.max_steps, CONTROL_HZ,
-            symmetries=() if self._images else _symmetries(len(self._ages)),
+            symmetries=() if self._images else _symmetries(frames),
+            skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
         )  # fmt: skip
-        self._translation = 1e-3 * np.array(config.translation_mm)
-        self._rotation = np.deg2rad(config.rotation_deg)
+        self._motion = insertion.Aligned(config.translation_mm, config.rotation_deg)
         self._hole = self._estimate = np.array([*OPENING_M, *TURN_DOWN])
         self._reference = TURN_DOWN
         self._frames: list[Array] = []
+        self._person: Person | None = None
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
         """Draw estimate, its error, and the start, all independent, and bring the robot there.
@@ -221,43 +219,32 @@ class PegInsert:
         turn = rotation.matrix(estimate[3:])
         hole_turn = rotation.multiply(estimate[3:], rotation.about_z(error_yaw))
         self._hole = np.concatenate([estimate[:3] + turn @ error, hole_turn])
-        self._frames = []
+        self._frames, self._person = [], None
         tcp = tip.copy()
         tcp[:3] -= TIP_M * rotation.matrix(tip[3:])[:, 2]
         robot.reset(tcp, {"socket": self._hole} if getattr(robot, "places_bodies", True) else {})
 
     def observe(self, raw: Observation) -> dict[str, Array]:
         """Policy observation. Once per control step: it remembers frames and the reference ``command`` starts from."""
-        frame = self._frame(raw)
+        previous = self.normalise(raw["action"]) if self._frames else np.zeros(6)
         self._reference = raw["tool_reference"]
-        longest = self._ages[-1] + 1
-        self._frames = [frame, *self._frames[: longest - 1]]
-        while len(self._frames) < longest:
-            self._frames.append(frame)
-        state = np.concatenate([self._frames[age] for age in self._ages]).astype(np.float32)
+        latest = insertion.frame(raw, self._estimate, previous)
+        self._frames, state = insertion.remember(self._frames, latest, self._ages)
         return {"state": state} | {name: raw[f"camera/{name}"] for name in self._images}
 
     def command(self, action: Array) -> Array:
         """(7,) robot action of a normalised (6,) action; turns are limited to what the robot takes in one step."""
-        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        wanted = rotation.multiply(self._estimate[3:], rotation.from_rotvec(action[3:] * self._rotation))
-        turn = rotation.to_rotvec(rotation.multiply(rotation.conjugate(self._reference), wanted))
-        turn *= min(1.0, MAX_TURN / max(math.sqrt(float(turn @ turn)), 1e-9))
-        return np.concatenate([action[:3] * self._translation, turn, [0.0]])
+        return self._motion.command(action, self._estimate[3:], self._reference)
 
     def normalise(self, robot_action: Array) -> Array:
         """(6,) normalised action of an executed (7,) robot action; exact where ``command`` did not limit."""
-        executed = np.asarray(robot_action, dtype=np.float64)
-        reached = rotation.multiply(self._reference, rotation.from_rotvec(executed[3:6]))
-        offset = rotation.to_rotvec(rotation.multiply(rotation.conjugate(self._estimate[3:]), reached))
-        both = np.concatenate([executed[:3] / self._translation, offset / self._rotation])
-        return np.asarray(np.clip(both, -1.0, 1.0), dtype=np.float32)
+        return self._motion.normalise(robot_action, self._estimate[3:], self._reference)
 
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the tip itself is in the hole: deep enough but not through its floor, centred, upright."""
-        position, turn = _relative(after["tool_pose"], self._hole)
+        position, turn = relative(after["tool_pose"], self._hole)
         depth, radial = 1e3 * position[2], 1e3 * max(abs(position[0]), abs(position[1]))
-        tilt = math.degrees(math.acos(min(1.0, max(-1.0, rotation.matrix(turn)[2, 2]))))
+        tilt = insertion.tilt_deg(turn)
         config = self.config
         deep = config.success_depth_mm <= depth <= 1e3 * SOCKET_DEPTH_M + MAX_PENETRATION_MM
         success = bool(deep and radial <= config.clearance_mm + 1.0 and tilt <= MAX_TILT_DEG)
@@ -265,35 +252,20 @@ class PegInsert:
         info = {"depth_mm": float(depth), "radial_mm": float(radial), "tilt_deg": tilt, "peak_force_n": peak}
         return Judgement(float(success), Kind.TERMINATED if success else Kind.MID, success, info)
 
-    def expert(self, raw: Observation, rng: np.random.Generator, *, informed: bool) -> Array:
-        """Scripted action: over the hole (informed: the true one, else the estimate), straighten, go down gently."""
-        goal = self._hole if informed else self._estimate
-        position, turn = _relative(raw["tool_pose"], goal)
-        x, y, z = position.tolist()
-        aligned = math.hypot(x, y) < 0.0006 and float(np.abs(rotation.to_rotvec(turn)).max()) < 0.02
-        if z > 0.002 or (aligned and z > -0.008):
-            down = 0.0045
-        else:
-            down = -0.006 - z + (0.004 if aligned else 0.0)
-        step = rotation.matrix(rotation.conjugate(turn)) @ [-1.6 * x, -1.6 * y, down]
-        offset = rotation.to_rotvec(rotation.multiply(rotation.conjugate(self._estimate[3:]), goal[3:]))
-        move = step / self._translation
-        move /= max(1.0, float(np.abs(move).max()))
-        action = np.concatenate([move, offset / self._rotation]) + rng.normal(0.0, NOISE, 6)
-        return np.asarray(np.clip(action, -1.0, 1.0), dtype=np.float32)
+    def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
+        """Scripted action: over the hole (informed: the true one, blind: the estimate), straighten, go down gently.
 
-    def _frame(self, raw: Observation) -> Array:
-        position, turn = _relative(raw["tool_pose"], self._estimate)
-        previous = self.normalise(raw["action"]) if self._frames else np.zeros(6)
-        return np.concatenate(
-            [
-                np.arcsinh(position / _POSITION_M),
-                rotation.to_rotvec(turn) / _ROTATION_RAD,
-                raw["tool_twist"] / _TWIST,
-                raw["wrench"] / _WRENCH,
-                previous,
-            ]
-        )
+        The weak one is a person who misjudges the hole by a millimetre or so, and slides to where they see it next.
+        """
+        goal = self._estimate if skill is Skill.BLIND else self._hole
+        position, turn = relative(raw["tool_pose"], goal)
+        if skill is not Skill.WEAK:
+            step, noise = insertion.approach(position, turn), rng.normal(0.0, NOISE, 6)
+        else:
+            self._person = self._person or Person(rng, (AIM_M, AIM_M), 6)
+            self._person.step(rng)
+            step, noise = insertion.as_a_person(position, turn, self._person), self._person.tremor
+        return self._motion.scripted(step, self._estimate[3:], goal[3:], noise)
 
 
 def _symmetries(frames: int) -> tuple[Symmetry, ...]:
@@ -302,20 +274,9 @@ def _symmetries(frames: int) -> tuple[Symmetry, ...]:
     Every frame holds vectors in axes that turn along. Mirror images would be as true; why they
     are left out, and how little that has been tested, is in docs/adr/0009.
     """
-    quarter, found = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]]), []
-    for turns in (1, 2, 3):
-        vector = SignedPermutation.of_matrix(np.linalg.matrix_power(quarter, turns))
-        state = SignedPermutation.joined(*[vector] * (FRAME // 3 * frames))
-        found.append(Symmetry({"state": state}, SignedPermutation.joined(vector, vector)))
-    return tuple(found)
+    return insertion.turned(frames, (1, 2, 3))
 
 
 def _pose(position: Array, yaw: float) -> Array:
     """(7,) pose of a frame whose z points down."""
     return np.concatenate([position, rotation.multiply(rotation.about_z(yaw), TURN_DOWN)])
-
-
-def _relative(pose: Array, frame: Array) -> tuple[Array, Array]:
-    """Position (3,) and quaternion (4,) of ``pose`` in ``frame`` (both (7,) in the base frame)."""
-    position = rotation.matrix(frame[3:]).T @ (pose[:3] - frame[:3])
-    return position, rotation.multiply(rotation.conjugate(frame[3:]), pose[3:])

@@ -1,0 +1,331 @@
+"""EXPO: a frozen base offers actions, a small policy edits them, critics choose (Dong et al. 2025).
+
+At each control step the base offers N candidates c_i, stored with the row. The edit policy moves each by up to beta,
+and what acts is the best of all 2N, by the lower of M target critics drawn afresh:
+
+    pi*(s) = argmax_{a in {c_i} + {clip(c_i + beta * e_i)}} min_{m in M} Qbar_m(s, a),   e_i ~ pi_e(s, c_i)
+    y      = r + gamma * discount * min_{m in M} Qbar_m(s', pi*(s'))                        (no entropy)
+    L_e    = mean(alpha * log pi_e(e|s, c) - mean_i Q_i(s, clip(c + beta * e)))
+             [+ w * |tanh(mu_e(s, c)) - clip((a - c) / beta)|^2 on demonstrations]
+
+where c is one of the row's offers or, with probability 1 - ``edit_offers``, the replay's action a. The same rule
+acts, is evaluated and makes targets; for these the candidates are those stored with the next row, and edits are drawn
+afresh. Greedily, edits are the mode of the edit policy's running average, and all critics judge, so that nothing is
+drawn. No gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``). Entropy is
+that of e: counting beta in, as the paper's loss does, adds a constant, but no target of the temperature could then be
+met.
+
+Where this differs from the paper: its base goes on learning by imitation of the replay's rows and is sampled afresh
+for every target; here it is frozen, since it may plan in chunks, and each row keeps its candidates. What lies further
+than beta from all that the base offers is therefore out of reach, and beta is larger than in most tasks of the paper
+(0.05). For the same reason edits are learned of the base's offers, which they will be asked for, and not of the
+replay's actions, from which a frozen base stays away (``edit_offers`` 0 is the paper's way); and like RLPD's actor
+they imitate demonstrations a little.
+
+Train: ``robolearn train peg_insert --algo expo --base RUN``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn.core.errors import ConfigError
+from robolearn.core.protocols import Policy, Weights
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Base, TaskSpec
+from robolearn.policies import rlpd
+from robolearn.policies.parts.acting import AVERAGE, normaliser_tensors
+from robolearn.policies.parts.base import abandon, candidates, load_base
+from robolearn.policies.parts.mlp import MlpShape
+from robolearn.policies.parts.observation import Normaliser, ObservationLayout
+from robolearn.policies.parts.pixels import Encoder
+from robolearn.policies.parts.rows import Mini
+from robolearn.policies.parts.stack import NumpyStack
+from robolearn.policies.parts.state import check_same, load_arrays, to_arrays
+from robolearn.policies.parts.stored import with_actions, without
+from robolearn.policies.parts.tanh_actor import imitation_gradient
+from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
+
+ONLINE = True
+"""Learns while robots act."""
+BASE = "wanted"
+"""Starts from a frozen policy."""
+CANDIDATES = "candidates"
+"""Key of the base's offers in the observation, end to end (N * A,)."""
+
+
+@dataclass(frozen=True)
+class Config(rlpd.Config):
+    """Hyperparameters: those of RLPD, and what is edited.
+
+    Attributes:
+        candidates: actions N the base offers at each step; as many edited ones join them.
+        beta: largest change of each element of a normalised action by an edit; 0 only chooses among the offers.
+        init_log_std: log standard deviation of the edit, before the tanh, at the start.
+        edit_offers: share of the rows in which the edit of an offer is learned, not that of the replay's action.
+    """
+
+    candidates: int = 4
+    beta: float = 1.0
+    init_log_std: float = -2.2
+    edit_offers: float = 1.0
+    init_temperature: float = 0.001
+    bc_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise ConfigError(f"expo.candidates is {self.candidates}; it must be at least 1")
+        if not 0.0 <= self.beta <= 2.0:
+            raise ConfigError(f"expo.beta is {self.beta}; it must lie within [0, 2], where 2 reaches everywhere")
+        if not 0.0 <= self.edit_offers <= 1.0:
+            raise ConfigError(f"expo.edit_offers is {self.edit_offers}; it must lie within [0, 1]")
+        if self.backup_entropy:
+            raise ConfigError("expo.backup_entropy is true; its targets choose among actions and count no entropy")
+
+
+def stored(config: Config, spec: TaskSpec) -> TaskSpec:
+    """The task as it is stored: with the base's offers beside the observation."""
+    return spec if CANDIDATES in spec.observation else with_actions(spec, CANDIDATES, config.candidates)
+
+
+class EditReach:
+    """``Reach``: what makes an actor's output an edit; the actions edited are not proposals but any."""
+
+    proposals = CANDIDATES
+
+    def __init__(self, beta: float, init_log_std: float) -> None:
+        self.beta, self.init_log_std = beta, init_log_std
+
+    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
+        """(..., A) edited actions."""
+        return (proposals + self.beta * output).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
+        """Scaled; 0 where the action is at its limit."""
+        return self.beta * d_action * ((proposals + self.beta * output).abs() <= ACTION_LIMIT)
+
+    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
+        """The edit that leads to an action; where nothing is to be edited, none."""
+        if self.beta == 0.0:
+            return torch.zeros_like(action)
+        return ((action - proposals) / self.beta).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    edit: MlpShape
+    critic: MlpShape
+
+    @classmethod
+    def of(cls, config: Config, features: int, actions: int) -> _Shapes:
+        hidden = (config.hidden,) * config.layers
+        return cls(
+            MlpShape(1, features + actions, hidden, 2 * actions),
+            MlpShape(config.critics, features + actions, hidden, 1, config.layer_norm),
+        )
+
+
+class ExpoPolicy:
+    """The on-the-fly policy. Its weights carry edit network, target critics, image encoder and normaliser."""
+
+    def __init__(self, config: Config, spec: TaskSpec, base: Policy, *, seed: int, device: str) -> None:
+        self._config, self._base, self._device = config, base, device
+        self._layout, self._actions = ObservationLayout.of(spec), spec.action.size
+        self._rng, self._scale = np.random.default_rng(seed), 1.0
+        self._encoder: Encoder | None = None
+        features = self._layout.size
+        if self._layout.images:
+            unused = torch.Generator().manual_seed(seed)
+            encoder = Encoder(self._layout.images, config.image_channels, config.image_width, unused)
+            self._encoder = encoder.to(device)
+            features += encoder.size
+        self._shapes = _Shapes.of(config, features, self._actions)
+        self._expected = self._names()
+        blank = {name: np.zeros(shape, np.float32) for name, shape in self._expected.items()}
+        self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
+
+    def _names(self) -> dict[str, tuple[int, ...]]:
+        expected: dict[str, tuple[int, ...]] = {}
+        for name, shape in self._shapes.edit.parameters.items():
+            plain = shape[2:] if name.startswith("b") else shape[1:]
+            expected |= {f"actor.{name}": plain, f"{AVERAGE}actor.{name}": plain}
+        expected |= {f"target.{name}": shape for name, shape in self._shapes.critic.parameters.items()}
+        if self._encoder is not None:
+            expected |= {f"encoder.{name}": tuple(t.shape) for name, t in self._encoder.state_dict().items()}
+        return expected | {"normaliser.mean": (self._layout.size,), "normaliser.std": (self._layout.size,)}
+
+    def reset(self) -> None:
+        """Forget the previous episode, the base's plan included, and draw how much the next one explores."""
+        self._base.reset()
+        self._scale = float(self._rng.uniform(*self._config.noise_scale))
+
+    def load(self, weights: Weights) -> None:
+        """Take new weights as a whole; the base stays as it is.
+
+        Raises:
+            ResumeError: they belong to another network or task.
+        """
+        check_same("policy weights", weights, self._expected)
+        self._set(weights)
+
+    def _set(self, weights: Weights) -> None:
+        arrays = {name: np.array(value, np.float32) for name, value in weights.items()}
+        stacked = {name: value.reshape(1, -1, value.shape[-1]) for name, value in arrays.items() if "actor." in name}
+        self._newest = NumpyStack(self._shapes.edit, stacked, "actor.")
+        self._average = NumpyStack(self._shapes.edit, stacked, f"{AVERAGE}actor.")
+        self._critics = NumpyStack(self._shapes.critic, arrays, "target.")
+        clip = self._config.observation_clip
+        self._normaliser = Normaliser(arrays["normaliser.mean"], arrays["normaliser.std"], clip)
+        if self._encoder is not None:
+            named = {k.removeprefix("encoder."): a for k, a in arrays.items() if k.startswith("encoder.")}
+            load_arrays("encoder weights", self._encoder.state_dict(), named)
+
+    def abandon(self) -> None:
+        """Somebody else moved the robot: what the base had planned is void."""
+        abandon(self._base)
+
+    def annotate(self, observation: Observation) -> Mapping[str, Array]:
+        """What the base offers now; once per control step."""
+        offers = candidates(self._base, observation, self._config.candidates)
+        return {CANDIDATES: np.clip(offers, -1.0, 1.0).reshape(-1)}
+
+    def act(self, observation: Observation, *, explore: bool) -> Array:
+        """Normalised action (A,) float32: the best of the offers and of their edits, for an annotated observation."""
+        features = self._features(observation)
+        offers = np.asarray(observation[CANDIDATES], np.float32).reshape(-1, self._actions)
+        edited = self._edited(features, offers, explore)
+        actions = np.concatenate([offers, edited])
+        inputs = np.concatenate([np.tile(features, (len(actions), 1)), actions], 1)
+        config, judges = self._config, None
+        if explore:
+            judges = self._rng.choice(config.critics, config.target_critics, replace=False)
+        values = self._critics(inputs, judges)[:, :, 0].min(0)
+        best: Array = actions[int(values.argmax())]
+        return best
+
+    def _edited(self, features: Array, offers: Array, explore: bool) -> Array:
+        inputs = np.concatenate([np.tile(features, (len(offers), 1)), offers], 1)
+        raw = (self._newest if explore else self._average)(inputs)[0]
+        mean, log_std = raw[:, : self._actions], raw[:, self._actions :]
+        if explore:
+            std = np.exp(np.clip(log_std, self._config.log_std_min, self._config.log_std_max))
+            mean = mean + np.float32(self._scale) * std * self._rng.standard_normal(mean.shape, dtype=np.float32)
+        edited: Array = np.clip(offers + np.float32(self._config.beta) * np.tanh(mean), -1.0, 1.0)
+        return edited
+
+    def _features(self, observation: Observation) -> Array:
+        vector = self._normaliser(self._layout.concatenate(observation))
+        if self._encoder is None:
+            return vector
+        with torch.no_grad():
+            images = {
+                key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(self._device)
+                for key in self._encoder.keys
+            }
+            embedding: Array = self._encoder(images)[0].cpu().numpy()
+        return np.concatenate([embedding, vector])
+
+
+def build_policy(
+    config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu", base: Base | None = None
+) -> ExpoPolicy:
+    """A policy that acts as its base until it is given weights.
+
+    Raises:
+        ConfigError: no base, or one that does not fit.
+    """
+    plain = without(spec, CANDIDATES)
+    return ExpoPolicy(config, plain, load_base(base, plain, seed=seed, who="expo"), seed=seed, device=device)
+
+
+def build_learner(
+    config: Config,
+    spec: TaskSpec,
+    *,
+    seed: int,
+    device: str = "cpu",
+    statistics: Mapping[str, tuple[Array, Array]],
+    base: Base | None = None,
+) -> ExpoLearner:
+    """A learner for a task as it is stored; it reads the base's offers from the rows and needs no base itself."""
+    return ExpoLearner(config, without(spec, CANDIDATES), seed=seed, device=device, statistics=statistics)
+
+
+class ExpoLearner(rlpd.RlpdLearner):
+    """See the module's docstring.
+
+    Args:
+        spec: of the task without the offers: networks see them only as actions.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: TaskSpec,
+        *,
+        seed: int,
+        device: str,
+        statistics: Mapping[str, tuple[Array, Array]],
+    ) -> None:
+        self._edit, self._edit_offers = EditReach(config.beta, config.init_log_std), config.edit_offers
+        super().__init__(
+            config,
+            spec,
+            seed=seed,
+            device=device,
+            statistics=statistics,
+            reach=self._edit,
+            offers=config.candidates,
+            family="expo",
+        )
+
+    def _following(self, next_features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
+        """Critic inputs (R, 2N, F + A) of all that could follow: the offers, and an edit of each."""
+        rows, count, _ = proposals.shape
+        offered = torch.cat([next_features.unsqueeze(1).expand(-1, count, -1), proposals], -1)
+        noise = self._noise(rows * count)
+        output, _ = self._actor.draw(offered.flatten(0, 1), noise, density=False)
+        edited = self._edit.action(output.view(proposals.shape), proposals)
+        inputs = torch.cat([offered, torch.cat([offered[..., : -self._actions], edited], -1)], 1)
+        return inputs, next_features.new_zeros(rows)
+
+    def _target_values(self, mini: Mini, subset: Tensor) -> Tensor:
+        """y (B,) of the best that could follow, chosen and judged by the same critics."""
+        values = self._critics.lowest(mini.next_inputs.flatten(0, 1), subset)
+        best = values.view(len(mini.reward), -1).amax(1)
+        return torch.addcmul(mini.reward, mini.discount, best, value=self.config.gamma)
+
+    def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
+        """One step of edit policy and temperature."""
+        features, weight, edited = mini.features.detach(), self.config.bc_weight, self._to_edit(mini)
+
+        def climb(output: Tensor) -> tuple[Tensor, Tensor]:
+            action = self._edit.action(output, edited)
+            value, d_inputs = self._critics.ascend(torch.cat([features, action], -1))
+            return value, self._edit.gradient(d_inputs[:, -self._actions :], output, edited)
+
+        def imitate(mean: Tensor) -> Tensor:
+            return weight * imitation_gradient(mean, self._edit.output(mini.action, edited), mini.demo)
+
+        inputs = torch.cat([features, edited], -1)
+        return self._actor.improve(inputs, self._noise(len(inputs)), climb, imitate if weight > 0.0 else None)
+
+    def _to_edit(self, mini: Mini) -> Tensor:
+        """(B, A) the action whose edit each row teaches: one of its offers, or the replay's."""
+        rows, count, _ = mini.proposals.shape
+        chosen = torch.randint(count, (rows,), generator=self._rng).to(self._device)
+        offered = torch.rand(rows, generator=self._rng).to(self._device) < self._edit_offers
+        offer = mini.proposals[torch.arange(rows, device=self._device), chosen]
+        return torch.where(offered.unsqueeze(-1), offer, mini.action)
+
+    def snapshot(self) -> Weights:
+        """What the on-the-fly policy needs: edit network, target critics, image encoder, normaliser (copies)."""
+        targets = {name: t for name, t in self._critics.tensors().items() if name.startswith("target.")}
+        acting = {name: t for name, t in self._actor.acting().items() if not name.startswith(f"{AVERAGE}encoder.")}
+        return to_arrays(acting | targets | normaliser_tensors(self._normaliser))

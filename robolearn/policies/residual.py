@@ -1,0 +1,164 @@
+"""Residual RL off-policy: RLPD learns a correction of what a frozen base policy would do.
+
+At each control step the frozen base proposes b (it executes its chunk, if it plans in chunks) and the actor adds to it:
+
+    a = clip(b + scale * delta, -1, 1),   delta ~ tanh-Normal pi(s)
+
+The output layer starts at zero, so that the first greedy action is the base's own. Everything else is RLPD's
+(``policies/rlpd.py``): critics Q(s, a) of the executed action, n-step returns, half demonstrations; targets use
+the proposal b' that was stored with the next row, so that the base is never evaluated while learning. Entropy and its
+target are those of delta. Imitation (``bc_weight``) is of the residual that leads from b to the demonstrated action,
+as far as it reaches. Residual policies: Johannink et al. 2019, Silver et al. 2018; over chunked diffusion: Ankile et
+al. 2024.
+
+Train: ``robolearn train peg_insert --algo residual --base RUN``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from robolearn.core.errors import ConfigError
+from robolearn.core.protocols import Policy, Weights
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Base, TaskSpec
+from robolearn.policies import rlpd
+from robolearn.policies.parts.acting import NetworkPolicy
+from robolearn.policies.parts.base import abandon, load_base
+from robolearn.policies.parts.stored import unit_statistics, with_actions, without
+from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
+
+ONLINE = True
+"""Learns while robots act."""
+BASE = "wanted"
+"""Starts from a frozen policy."""
+PROPOSAL = "base_action"
+"""Key of the base's action in the observation."""
+
+
+@dataclass(frozen=True)
+class Config(rlpd.Config):
+    """Hyperparameters: those of RLPD, and how far the residual reaches.
+
+    Attributes:
+        scale: largest change of each element of the base's normalised action; 0 stays with the base.
+        see_base: show the base's action to actor and critics. A base that was cloned from the demonstrations repeats
+            them, so that critics who see it take "does what the base does" for what makes an episode succeed.
+        init_log_std: log standard deviation of delta, before the tanh, at the start.
+    """
+
+    scale: float = 1.0
+    see_base: bool = False
+    init_log_std: float = -2.2
+    init_temperature: float = 0.001
+    bc_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.scale <= 2.0:
+            raise ConfigError(f"residual.scale is {self.scale}; it must lie within [0, 2], where 2 reaches everywhere")
+
+
+def stored(config: Config, spec: TaskSpec) -> TaskSpec:
+    """The task as it is stored: with the base's action beside the observation."""
+    return spec if PROPOSAL in spec.observation else with_actions(spec, PROPOSAL, 1)
+
+
+def _seen(config: Config, spec: TaskSpec) -> TaskSpec:
+    """The task as networks see it."""
+    return stored(config, spec) if config.see_base else without(spec, PROPOSAL)
+
+
+class ScaledReach:
+    """``Reach``: a = clip(b + scale * delta)."""
+
+    proposals = PROPOSAL
+
+    def __init__(self, scale: float, init_log_std: float) -> None:
+        self.scale, self.init_log_std = scale, init_log_std
+
+    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
+        """(B, A) action of a correction."""
+        return self._sum(output, proposals).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
+        """Scaled; 0 where the action is at its limit."""
+        return self.scale * d_action * (self._sum(output, proposals).abs() <= ACTION_LIMIT)
+
+    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
+        """The correction that leads to an action, as far as it reaches."""
+        if self.scale == 0.0:
+            return action.new_zeros(action.shape)
+        return ((action - proposals[:, 0]) / self.scale).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+    def _sum(self, output: Tensor, proposals: Tensor) -> Tensor:
+        return proposals[:, 0] + self.scale * output
+
+
+class ResidualPolicy:
+    """A frozen base and the network that corrects it. ``annotate`` asks the base, ``act`` only adds to its answer."""
+
+    def __init__(self, config: Config, base: Policy, network: NetworkPolicy) -> None:
+        self._scale, self._base, self._network = np.float32(config.scale), base, network
+
+    def reset(self) -> None:
+        """Forget the previous episode, the base's plan included."""
+        self._base.reset()
+        self._network.reset()
+
+    def abandon(self) -> None:
+        """Somebody else moved the robot: what the base had planned is void."""
+        abandon(self._base)
+
+    def annotate(self, observation: Observation) -> Mapping[str, Array]:
+        """What the base would do now; once per control step."""
+        proposal = np.asarray(self._base.act(observation, explore=False), np.float32)
+        return {PROPOSAL: np.clip(proposal, -1.0, 1.0)}
+
+    def act(self, observation: Observation, *, explore: bool) -> Array:
+        """Normalised action (A,) float32 for an annotated observation."""
+        delta = self._network.act(observation, explore=explore)
+        action: Array = np.clip(observation[PROPOSAL] + self._scale * delta, -1.0, 1.0)
+        return action
+
+    def load(self, weights: Weights) -> None:
+        """Take new weights of the network; the base stays as it is. Raises as ``NetworkPolicy.load`` does."""
+        self._network.load(weights)
+
+
+def build_policy(
+    config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu", base: Base | None = None
+) -> ResidualPolicy:
+    """A policy that explores around its base until it is given weights.
+
+    Raises:
+        ConfigError: no base, or one that does not fit.
+    """
+    seen = _seen(config, spec)
+    network = NetworkPolicy(rlpd.actor_shape(config, seen), seen, seed=seed, device=device)
+    return ResidualPolicy(config, load_base(base, without(spec, PROPOSAL), seed=seed, who="residual"), network)
+
+
+def build_learner(
+    config: Config,
+    spec: TaskSpec,
+    *,
+    seed: int,
+    device: str = "cpu",
+    statistics: Mapping[str, tuple[Array, Array]],
+    base: Base | None = None,
+) -> rlpd.RlpdLearner:
+    """A learner for a task as it is stored; it reads the base's actions from the rows and needs no base itself."""
+    return rlpd.RlpdLearner(
+        config,
+        _seen(config, spec),
+        seed=seed,
+        device=device,
+        statistics={**statistics, **unit_statistics(stored(config, spec), PROPOSAL)},
+        reach=ScaledReach(config.scale, config.init_log_std),
+        family="residual",
+    )

@@ -1,0 +1,120 @@
+"""RLIF: reinforcement learning from takeovers, without any other reward (Luo et al. 2024, RLIF).
+
+The policy's last own step before a person takes over earns -1, every other step 0, demonstrations included; so a policy
+that is worth more is one that is left alone more. The learner is RLPD's, on one of the two published sets of data:
+
+    all       every step, the person's too (algorithm 1 of the paper)
+    policy    the policy's own steps alone; the person's teach by where they lead and by the -1 in front of them.
+              The authors' code (github.com/pd-perry/RLIF) keeps the last step of each takeover beside those.
+
+Before anybody has taken over all rewards are 0, and nothing could be learned from them: while it pretrains it imitates
+the demonstrations. After that it imitates nobody by default, since the person may be worse than the policy.
+
+Terminal states have value 0, and 0 is the best value there is. The tasks of this tree end for good by success alone
+("nobody will take over any more"), and run into their time limit otherwise, which bootstraps. What a task that ends by
+failure must earn there is up to the reward, see ``rewards/intervention.py``.
+
+Train: ``robolearn train peg_insert:smoke --algo rlif --script.skill BLIND``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from robolearn.core.errors import ConfigError
+from robolearn.core.spec import Array
+from robolearn.core.types import Batch, TaskSpec
+from robolearn.policies import rlpd
+
+ONLINE = True
+"""Learns while robots act."""
+HUMAN = True
+"""A person corrects while it trains."""
+REWARD = "intervention"
+"""Reward that the family is made for."""
+SCRIPT = {"disagree": 0.5, "patience": 3}
+"""What the scripted person of a simulated run is like unless the user says otherwise: a takeover has to follow soon on
+the action it blames; one that comes when the robot is long stuck or late teaches little."""
+
+OWN_STEPS = "!demo,source=policy|source=safety"
+"""Filter of the steps that the policy chose."""
+
+
+@dataclass(frozen=True)
+class Config(rlpd.Config):
+    """Hyperparameters of ``rlpd`` with a few other defaults, and the choice of data.
+
+    Attributes:
+        data: ``all`` steps, or those of the ``policy`` alone; see the module.
+        bc_weight: weight of imitating demonstrations and corrections once the robot acts.
+        pretrain_bc_weight: the same while it pretrains.
+    """
+
+    data: Literal["all", "policy"] = "all"
+    bc_weight: float = 0.0
+    pretrain_bc_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data not in ("all", "policy"):
+            raise ConfigError(f"rlif.data is '{self.data}'; it must be all or policy")
+        if not self.pretrain_bc_weight >= 0.0:
+            raise ConfigError(f"rlif.pretrain_bc_weight is {self.pretrain_bc_weight}; it must not be negative")
+
+
+build_policy = rlpd.build_policy
+
+
+def build_learner(
+    config: Config,
+    spec: TaskSpec,
+    *,
+    seed: int,
+    device: str = "cpu",
+    statistics: Mapping[str, tuple[Array, Array]],
+) -> RlifLearner:
+    """A learner for a task; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional key."""
+    return RlifLearner(config, spec, seed=seed, device=device, statistics=statistics)
+
+
+class RlifLearner(rlpd.RlpdLearner):
+    """RLPD's learner on the data above.
+
+    Attributes:
+        mixture: (filter, weight) of the parts of a batch; None for the replay's own two views.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spec: TaskSpec,
+        *,
+        seed: int,
+        device: str,
+        statistics: Mapping[str, tuple[Array, Array]],
+    ) -> None:
+        super().__init__(config, spec, seed=seed, device=device, statistics=statistics)
+        self.mixture = _mixture(config)
+        self._later, self._first = config, replace(config, bc_weight=config.pretrain_bc_weight)
+        self._calls = torch.zeros((), dtype=torch.int64)
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """As RLPD's; the first ``pretrain`` calls imitate."""
+        self.config = self._first if int(self._calls) < self._later.pretrain else self._later
+        metrics = super().update(batch)
+        self._calls += 1
+        return metrics
+
+    def _everything(self) -> dict[str, Tensor]:
+        return {**super()._everything(), "calls": self._calls}
+
+
+def _mixture(config: Config) -> tuple[tuple[str, float], ...] | None:
+    if config.data == "all":
+        return None
+    return (("demo", config.demo_fraction), (OWN_STEPS, 1.0 - config.demo_fraction))

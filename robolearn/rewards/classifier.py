@@ -1,0 +1,92 @@
+"""A learned success classifier: success when its probability stays above a threshold.
+
+    r = 1 and a terminal state once p(success | frame) > threshold in ``consecutive`` frames in a row, else 0
+
+What the task takes for a success does not count; where the task ends for another reason the episode ends.
+Train: ``robolearn reward train RUN --out DIR``; use: ``robolearn train TASK --reward classifier:DIR``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robolearn.core.errors import ConfigError
+from robolearn.core.protocols import Reward
+from robolearn.core.spec import Observation
+from robolearn.core.types import Judgement, TaskSpec
+from robolearn.rewards.parts.judging import decided
+
+if TYPE_CHECKING:
+    from robolearn.rewards.parts.saved import Classifier
+
+VALUE = "path"
+"""Option that is given after a colon: ``classifier:DIR``."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which classifier, and when it is believed.
+
+    Attributes:
+        path: folder of the classifier.
+        threshold: above which a frame is a success, in (0, 1); 0 takes the one chosen when it was trained.
+        consecutive: frames in a row that must be above it.
+    """
+
+    path: str = ""
+    threshold: float = 0.0
+    consecutive: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold < 1.0:
+            raise ConfigError(f"classifier.threshold is {self.threshold}; it must lie within [0, 1)")
+        if self.consecutive < 1:
+            raise ConfigError(f"classifier.consecutive is {self.consecutive}; it must be at least 1")
+
+
+def build(config: Config, spec: TaskSpec) -> Reward:
+    """The reward of a classifier for a task.
+
+    Raises:
+        ConfigError: there is no classifier, or the task does not show what it looks at.
+    """
+    if not config.path:
+        raise ConfigError("reward 'classifier': which one? classifier:DIR")
+    from robolearn.rewards.parts.saved import read
+
+    classifier = read(Path(config.path))
+    differences = classifier.network.inputs.differences(spec.observation)
+    if differences:
+        raise ConfigError(
+            f"the classifier in {config.path} does not fit {spec.name}: {'; '.join(differences)} "
+            f"(have: {', '.join(sorted(spec.observation))})"
+        )
+    return ClassifierReward(config, classifier)
+
+
+class ClassifierReward:
+    """See the module's docstring."""
+
+    looks_ahead = False
+
+    def __init__(self, config: Config, classifier: Classifier) -> None:
+        self._classifier, self._consecutive = classifier, config.consecutive
+        self._threshold = config.threshold or classifier.threshold
+        self._above = 0
+
+    def reset(self) -> None:
+        """Frames of the last episode count no more."""
+        self._above = 0
+
+    def of(self, judgement: Judgement, after: Observation, *, taken_over: bool) -> Judgement:
+        """The judgement as the classifier has it; ``info`` says its probability (``success_probability``)."""
+        inputs = self._classifier.network.inputs
+        frame = {key: np.asarray(after[key])[None] for key in (*inputs.vector, *inputs.images)}
+        probability = float(self._classifier.probabilities(frame)[0])
+        self._above = self._above + 1 if probability > self._threshold else 0
+        judged = decided(judgement, self._above >= self._consecutive, 1.0)
+        return replace(judged, info={**judgement.info, "success_probability": probability})

@@ -1,0 +1,1 @@
+"""What rewards are made of: reading their text, adding them up, learning a classifier."""

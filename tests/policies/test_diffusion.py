@@ -1,0 +1,107 @@
+"""Diffusion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from robolearn.core.errors import ConfigError
+from robolearn.policies import diffusion
+from robolearn.policies.diffusion import LEVELS, DiffusionProcess
+from robolearn.policies.parts.generation import Steering
+from robolearn.policies.parts.planner import GenerativePlanner
+from robolearn.policies.parts.realtime import Guide
+
+from .chunks import CHUNK, MODE, SMALL, learned_two_ways
+
+HERE = {"x": np.zeros((1, 2), np.float32)}
+Sampler = Literal["ddim", "dpm"]
+samplers = pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+
+
+@pytest.fixture(scope="module")
+def planner() -> GenerativePlanner:
+    return learned_two_ways(diffusion)
+
+
+def signal(time: Tensor) -> Tensor:
+    """sqrt(A_k) of the squared-cosine schedule at times k / 100, by its definition, betas at most 0.999."""
+
+    def bar(t: float) -> float:
+        return float(np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2)
+
+    betas = [min(1.0 - bar((i + 1) / LEVELS) / bar(i / LEVELS), 0.999) for i in range(LEVELS)]
+    products = torch.tensor(np.cumprod(1.0 - np.array(betas)), dtype=torch.float32)
+    return products[(time * LEVELS).round().long()].sqrt()
+
+
+def test_corruption_follows_the_schedule() -> None:
+    action = torch.rand(200, CHUNK, 2)
+    noisy, time, noise = DiffusionProcess("ddim", 10).corrupt(action, torch.Generator().manual_seed(0))
+    share = signal(time)[:, None, None]
+    torch.testing.assert_close(noisy, share * action + (1.0 - share**2).sqrt() * noise, rtol=1e-4, atol=1e-4)
+    levels = (time * LEVELS).round()
+    assert levels.min() <= 2
+    assert levels.max() >= 97
+    assert abs(float(noise.std()) - 1.0) < 0.1
+
+
+@samplers
+@pytest.mark.parametrize("steps", [1, 4, 10, 100])
+def test_steps_end_at_the_data_of_an_exact_network(sampler: Sampler, steps: int) -> None:
+    process = DiffusionProcess(sampler, steps)
+    assert len(process.times) == steps
+    assert process.times[0] == pytest.approx((LEVELS - 1) / LEVELS)  # begins where noise is noise
+    goal = 1.6 * torch.rand(3, CHUNK, 2) - 0.8
+    share = signal(process.times)
+
+    def network(x: Tensor, k: int) -> Tensor:
+        return (x - share[k] * goal) / (1.0 - share[k] ** 2).sqrt()
+
+    for _ in range(2):  # a sampler keeps nothing of the plan before
+        out = process.generate(network, torch.randn(3, CHUNK, 2), None)
+        torch.testing.assert_close(out, goal, rtol=0, atol=2e-3)
+
+
+@samplers
+def test_samples_are_in_both_modes_and_never_between(planner: GenerativePlanner, sampler: Sampler) -> None:
+    if sampler == "dpm":
+        planner = learned_two_ways(diffusion, sampler=sampler)
+    plans = planner.plan(HERE, 400)[..., 0]
+    up = plans[:, 0] > 0.0
+    assert 0.35 < up.mean() < 0.65
+    assert (np.abs(plans) < MODE / 2).mean() < 0.04
+    assert np.median(np.abs(np.abs(plans) - MODE)) < 0.05
+    assert ((plans > 0.0) == up[:, None]).mean() > 0.96
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_guided_plans_keep_the_prefix_and_its_mode(planner: GenerativePlanner, sign: float) -> None:
+    weights = np.array([1.0, 1.0, 0.4, 0.0], np.float32)
+    previous = np.full((CHUNK, 1), sign * MODE, np.float32)
+    guide = Guide(previous, weights, 5.0)
+    plans = np.concatenate([planner.plan(HERE, 1, guide=guide) for _ in range(60)])
+    assert np.abs(plans[:, :2] - previous[:2]).max() < 1e-5
+    assert (np.sign(plans[:, 2:, 0]) == sign).mean() > 0.9
+    free = planner.plan(HERE, 60)
+    assert (np.sign(free[:, 2:, 0]) == sign).mean() < 0.75
+
+
+def test_a_guide_without_weights_changes_nothing() -> None:
+    process = DiffusionProcess("ddim", 5)
+    x, none = 0.1 * torch.randn(1, CHUNK, 2), torch.zeros(CHUNK, 1)
+    for k in range(5):
+        still = process._steered(lambda y, _: 0.3 * y, x, k, Steering(torch.ones(CHUNK, 2), none, 5.0))
+        torch.testing.assert_close(still, process._clean(lambda y, _: 0.3 * y, x, k))
+    first, second = learned_two_ways(diffusion, updates=20), learned_two_ways(diffusion, updates=20)
+    guide = Guide(np.full((CHUNK, 1), 0.9, np.float32), np.zeros(CHUNK, np.float32), 5.0)
+    np.testing.assert_array_equal(first.plan(HERE, 3), second.plan(HERE, 3, guide=guide))
+
+
+def test_there_are_not_more_steps_than_levels() -> None:
+    with pytest.raises(ConfigError, match="inference_steps is 101; there are 100"):
+        diffusion.Config(**SMALL | {"inference_steps": 101})

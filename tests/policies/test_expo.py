@@ -1,0 +1,304 @@
+"""EXPO: the rule that chooses, against a brute-force reference; the edit's loss; what stays with the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from robolearn.core.errors import ConfigError, ResumeError
+from robolearn.core.protocols import Annotator, Learner, Policy
+from robolearn.core.spec import Array, Observation
+from robolearn.core.symmetry import SignedPermutation, Symmetry
+from robolearn.core.types import Base, Batch, TaskSpec
+from robolearn.policies import bc, expo
+from robolearn.policies.expo import CANDIDATES, EditReach, ExpoLearner, ExpoPolicy, stored
+from robolearn.policies.parts import mlp, tanh_normal
+from robolearn.policies.parts.observation import ObservationLayout
+
+from .based_toy import ENV, biased_base, learn, success
+from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
+
+COUNT = 3
+CONFIG = expo.Config(
+    critics=4, hidden=16, batch=8, utd=3, candidates=COUNT, beta=0.4, image_channels=(4, 4), image_width=6, shift_pad=1
+)
+SPEC = state_spec()
+both = pytest.mark.parametrize("spec", [SPEC, pixel_spec()], ids=["state", "pixels"])
+
+
+class Many:
+    """A base with several ideas; it counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = self.resets = 0
+        self.rng = np.random.default_rng(0)
+
+    def reset(self) -> None:
+        self.resets += 1
+
+    def act(self, observation: Observation, *, explore: bool) -> Array:
+        raise AssertionError("a base with candidates is asked for them")
+
+    def candidates(self, observation: Observation, count: int) -> Array:
+        self.asked += 1
+        return self.rng.uniform(-1.0, 1.0, (count, ACTION))
+
+    def load(self, weights: Any) -> None:
+        raise AssertionError("the base is frozen")
+
+
+def made(config: expo.Config, spec: TaskSpec, seed: int = 0) -> ExpoLearner:
+    found: ExpoLearner = learner(expo, config, stored(config, spec), seed)
+    return found
+
+
+def rows_of(config: expo.Config, spec: TaskSpec, rows: int, seed: int = 0) -> Batch:
+    data = batch(stored(config, spec), rows, seed)
+    before, after = (
+        {**o, CANDIDATES: np.tanh(o[CANDIDATES]).astype(np.float32)} for o in (data.observation, data.next_observation)
+    )
+    return Batch(before, data.action, data.reward, data.discount, after, data.demo)
+
+
+def trained(config: expo.Config, spec: TaskSpec) -> ExpoLearner:
+    one = made(replace(config, actor_lr=0.02, critic_lr=0.02, tau=0.5), spec)
+    for seed in range(6):
+        one.update(rows_of(config, spec, one.batch_rows, seed))
+    return one
+
+
+def one_of(spec: TaskSpec, seed: int) -> dict[str, Array]:
+    return {key: value[0] for key, value in observations(spec, 1, np.random.default_rng(seed)).items()}
+
+
+def features(weights: Mapping[str, Array], observation: Mapping[str, Array]) -> Array:
+    vector = ObservationLayout.of(SPEC).concatenate(observation)
+    return np.clip((vector - weights["normaliser.mean"]) / weights["normaliser.std"], -10.0, 10.0)
+
+
+def reference_q(weights: Mapping[str, Array], shape: mlp.MlpShape, member: int, x: Array, action: Array) -> float:
+    """One target critic at one action, in the plainest way."""
+    one = replace(shape, members=1)
+    views = {name: torch.tensor(weights[f"target.{name}"][member : member + 1]) for name in one.parameters}
+    return float(mlp.reference(one, views, torch.tensor(np.concatenate([x, action]))[None].float())[0, 0, 0])
+
+
+def reference_edit(weights: Mapping[str, Array], prefix: str, x: Array, action: Array) -> tuple[Array, Array]:
+    h = np.concatenate([x, action])
+    for i in range(2):
+        h = np.maximum(h @ weights[f"{prefix}actor.w{i}"] + weights[f"{prefix}actor.b{i}"], 0.0)
+    raw = h @ weights[f"{prefix}actor.w2"] + weights[f"{prefix}actor.b2"]
+    return raw[:ACTION], raw[ACTION:]
+
+
+def test_it_acts_by_the_best_of_offers_and_edits() -> None:
+    one, base = trained(CONFIG, SPEC), Many()
+    policy = ExpoPolicy(CONFIG, SPEC, base, seed=0, device="cpu")
+    weights, shape = one.snapshot(), one._critics.shape
+    policy.load(weights)
+    chosen = set()
+    for seed in range(30):
+        observation = one_of(SPEC, seed)
+        noted = {**observation, **policy.annotate(observation)}
+        x, offers = features(weights, observation), noted[CANDIDATES].reshape(COUNT, ACTION)
+        actions = list(offers)
+        for offer in offers:
+            mean, _ = reference_edit(weights, "average.", x, offer)
+            actions.append(np.clip(offer + CONFIG.beta * np.tanh(mean), -1.0, 1.0))
+        values = [min(reference_q(weights, shape, m, x, a) for m in range(CONFIG.critics)) for a in actions]
+        best = int(np.argmax(values))
+        chosen.add(best)
+        np.testing.assert_allclose(policy.act(noted, explore=False), actions[best], atol=1e-5)
+    assert len(chosen) > 3
+    assert max(chosen) >= COUNT > min(chosen)
+
+
+def test_exploring_draws_edits_and_judges() -> None:
+    one = trained(CONFIG, SPEC)
+    policy = ExpoPolicy(CONFIG, SPEC, Many(), seed=0, device="cpu")
+    weights, shape = one.snapshot(), one._critics.shape
+    policy.load(weights)
+    for seed in range(10):
+        policy.reset()
+        observation = one_of(SPEC, seed)
+        noted = {**observation, **policy.annotate(observation)}
+        twin = np.random.default_rng()
+        twin.bit_generator.state = policy._rng.bit_generator.state
+        noise = twin.standard_normal((COUNT, ACTION), dtype=np.float32)
+        judges = twin.choice(CONFIG.critics, CONFIG.target_critics, replace=False)
+        x, offers = features(weights, observation), noted[CANDIDATES].reshape(COUNT, ACTION)
+        actions = list(offers)
+        for i, offer in enumerate(offers):
+            mean, log_std = reference_edit(weights, "", x, offer)
+            drawn = np.tanh(mean + policy._scale * np.exp(np.clip(log_std, -20.0, 2.0)) * noise[i])
+            actions.append(np.clip(offer + CONFIG.beta * drawn, -1.0, 1.0))
+        values = [min(reference_q(weights, shape, m, x, a) for m in judges) for a in actions]
+        np.testing.assert_allclose(policy.act(noted, explore=True), actions[int(np.argmax(values))], atol=1e-5)
+
+
+def test_targets_follow_the_same_rule() -> None:
+    one = trained(CONFIG, SPEC)
+    data = rows_of(CONFIG, SPEC, one.batch_rows, 9)
+    generator = torch.Generator()
+    generator.set_state(one._rng.get_state())
+    mini = next(one._minibatches(one._read(data), one._following))
+    noise = torch.randn(one.batch_rows * COUNT, ACTION, generator=generator).numpy()
+    subset = torch.tensor([2, 0])
+    found = one._target_values(mini, subset).numpy()
+    weights, shape = one.snapshot(), one._critics.shape
+    for row in range(CONFIG.batch):
+        after = {key: value[row] for key, value in data.next_observation.items()}
+        x, offers = features(weights, after), after[CANDIDATES].reshape(COUNT, ACTION)
+        actions = list(offers)
+        for i, offer in enumerate(offers):
+            mean, log_std = reference_edit(weights, "", x, offer)
+            drawn = np.tanh(mean + np.exp(np.clip(log_std, -20.0, 2.0)) * noise[row * COUNT + i])
+            actions.append(np.clip(offer + CONFIG.beta * drawn, -1.0, 1.0))
+        value = max(min(reference_q(weights, shape, m, x, a) for m in (2, 0)) for a in actions)
+        expected = data.reward[row] + CONFIG.gamma * data.discount[row] * value
+        assert found[row] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("edit_offers", [0.0, 1.0])
+def test_the_edits_gradient_is_autograds(edit_offers: float) -> None:
+    """L = mean(alpha log pi(e|s, c) - mean_i Q_i(s, clip(c + beta e))) + w |tanh(mu) - e*|^2 on demonstrations."""
+    config = replace(CONFIG, edit_offers=edit_offers, bc_weight=0.4, init_temperature=0.3)
+    one = trained(config, SPEC)
+    mini = next(one._minibatches(one._read(rows_of(config, SPEC, one.batch_rows, 9)), one._following))
+    generator = torch.Generator()
+    generator.set_state(one._rng.get_state())
+    chosen = torch.randint(COUNT, (config.batch,), generator=generator)
+    torch.rand(config.batch, generator=generator)
+    noise = torch.randn(config.batch, ACTION, generator=generator)
+    edited = mini.action if edit_offers == 0.0 else mini.proposals[torch.arange(config.batch), chosen]
+    views = {name: view.clone().requires_grad_() for name, view in one._actor.values.views.items()}
+    raw = mlp.reference(one._actor.shape, views, torch.cat([mini.features, edited], -1))[0]
+    mean, log_std = tanh_normal.split(raw, config.log_std_min, config.log_std_max)
+    output, log_density = tanh_normal.sample(mean, log_std, noise)
+    action = (edited + config.beta * output).clamp(-1.0 + 1e-5, 1.0 - 1e-5)
+    q = mlp.reference(one._critics.shape, one._critics.values.views, torch.cat([mini.features, action], -1))
+    demo, wanted = mini.demo > 0, ((mini.action - edited) / config.beta).clamp(-1.0 + 1e-5, 1.0 - 1e-5)
+    imitation = (mean.tanh() - wanted).square().sum(-1)[demo].mean()
+    loss = (one._actor.temperature * log_density - q.mean((0, 2))).mean() + config.bc_weight * imitation
+    loss.backward()
+    with torch.no_grad():
+        one._update_actor(mini)
+    for name, grad in one._actor._adam.grads.views.items():
+        torch.testing.assert_close(grad, views[name].grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@both
+def test_it_starts_with_what_its_base_offers(spec: TaskSpec) -> None:
+    base = Many()
+    policy = ExpoPolicy(CONFIG, spec, base, seed=0, device="cpu")
+    assert isinstance(policy, Policy)
+    assert isinstance(policy, Annotator)
+    policy.load(made(CONFIG, spec).snapshot())
+    policy.reset()
+    observation = one_of(spec, 0)
+    noted = {**observation, **policy.annotate(observation)}
+    assert noted[CANDIDATES].shape == stored(CONFIG, spec).observation[CANDIDATES].shape
+    offers = noted[CANDIDATES].reshape(COUNT, ACTION)
+    greedy = policy.act(noted, explore=False)
+    assert (greedy == offers).all(1).sum() == 1
+    np.testing.assert_array_equal(greedy, policy.act(noted, explore=False))
+    assert (base.asked, base.resets) == (1, 1)
+
+
+def test_without_edits_it_only_chooses() -> None:
+    config = replace(CONFIG, beta=0.0)
+    one = trained(config, SPEC)
+    policy = ExpoPolicy(config, SPEC, Many(), seed=0, device="cpu")
+    policy.load(one.snapshot())
+    chosen = set()
+    for seed in range(20):
+        observation = one_of(SPEC, seed)
+        noted = {**observation, **policy.annotate(observation)}
+        same = (policy.act(noted, explore=True) == noted[CANDIDATES].reshape(COUNT, ACTION)).all(1)
+        assert same.sum() == 1
+        chosen.add(int(same.argmax()))
+    assert len(chosen) == COUNT
+
+
+def test_views_turn_the_offers_with_the_action() -> None:
+    turn = SignedPermutation((1, 2, 0), (1, -1, 1))
+    spec = replace(SPEC, symmetries=(Symmetry({}, turn),))
+    one = made(CONFIG, spec)
+    data = rows_of(CONFIG, spec, one.batch_rows)
+    data.observation[CANDIDATES][:] = np.tile(data.action, COUNT) * np.repeat([1.0, -1.0, 0.5], ACTION)
+    rows = one._read(data)
+    for i, factor in enumerate((1.0, -1.0, 0.5)):
+        torch.testing.assert_close(rows.proposals[:, i], factor * rows.action)
+    assert 0 < (rows.action.numpy() == turn(data.action)).all(1).sum() < one.batch_rows
+    assert CANDIDATES not in dict(one._layout.vector)
+    assert stored(CONFIG, stored(CONFIG, spec)) == stored(CONFIG, spec)
+
+
+@both
+def test_resume_is_bit_exact(spec: TaskSpec) -> None:
+    one, other = made(CONFIG, spec, seed=1), made(CONFIG, spec, seed=2)
+    assert isinstance(one, Learner)
+    one.update(rows_of(CONFIG, spec, one.batch_rows, 1))
+    other.restore(load(save(dict(one.state()))))
+    for seed in (2, 3):
+        data = rows_of(CONFIG, spec, one.batch_rows, seed)
+        assert one.update(data) == other.update(data)
+    theirs = other.state()
+    for name, value in one.state().items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    policy = ExpoPolicy(CONFIG, SPEC, Many(), seed=0, device="cpu")
+    with pytest.raises(ResumeError, match=r"target\.w1 expected \(4, 16, 16\), got \(4, 12, 12\)"):
+        policy.load(made(replace(CONFIG, hidden=12), SPEC).snapshot())
+
+
+def test_edits_reach_back() -> None:
+    reach = EditReach(0.5, -1.0)
+    offers = torch.tensor([[0.2, -0.9, 0.0]])
+    output = torch.tensor([[0.5, -0.1, 0.9]])
+    torch.testing.assert_close(reach.output(reach.action(output, offers), offers), output)
+    assert EditReach(0.0, -1.0).output(output, offers).abs().max() == 0.0
+
+
+@pytest.mark.parametrize("change", [{"candidates": 0}, {"beta": -0.1}, {"edit_offers": 2.0}, {"backup_entropy": True}])
+def test_bad_settings_are_named(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"expo\.{next(iter(change))}"):
+        expo.Config(**change)
+
+
+def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
+    config = expo.Config(
+        beta=1.2,
+        candidates=2,
+        hidden=32,
+        batch=64,
+        utd=8,
+        n_step=1,
+        noise_scale=(1.0, 1.0),
+        bc_weight=0.3,
+        init_log_std=-1.5,
+    )
+    normal = {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
+    untrained = expo.build_policy(config, ENV.spec, seed=0, base=biased_base())
+    fresh = expo.build_learner(config, stored(config, ENV.spec), seed=0, statistics=normal)
+    untrained.load(fresh.snapshot())
+    for explore in (False, True):
+        assert success(untrained, 99, 60, explore=explore) < 0.3
+    policy, _, _ = learn(expo, config, 0, 1200)
+    assert success(policy, 99, 60) > 0.6
+
+
+def test_a_base_is_needed() -> None:
+    with pytest.raises(ConfigError, match="expo starts from another policy"):
+        expo.build_policy(CONFIG, SPEC, seed=0)
+    weights = learner(bc, bc.Config(hidden=16), SPEC).snapshot()
+    policy = expo.build_policy(CONFIG, stored(CONFIG, SPEC), seed=0, base=Base("bc", bc.Config(hidden=16), weights))
+    assert policy.annotate(one_of(SPEC, 0))[CANDIDATES].shape == (COUNT * ACTION,)
