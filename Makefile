@@ -34,15 +34,15 @@ type: setup
 arch: setup
 	$(BIN)/lint-imports
 
-bench: setup  ## speed: simulation, learner, buffer, robot host, ROS; needs the bench extra
+bench: setup  ## speed: simulation, learners, plans of actions, buffer, robot host, ROS; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	for name in sim expert buffer rlpd host ros; do $(BIN)/python bench/bench_$$name.py || exit 1; done
+	for name in sim expert buffer rlpd policy host ros; do $(BIN)/python bench/bench_$$name.py || exit 1; done
 
 bench-buffer: setup  ## speed of the replay buffer beside its peers; needs the bench extra
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python bench/bench_buffer.py $(ARGS)
 
-bench-learning: setup  ## learning: all tiers, three seeds; takes hours
+bench-learning: setup  ## learning: all suites, three seeds; takes many hours
 	$(BIN)/python bench/bench_learning.py $(ARGS)
 
 docs: setup  ## check that links between documents hold

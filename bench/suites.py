@@ -63,22 +63,26 @@ IMITATION = [_imitate(task, algo) for task in ("pick_place", "charger") for algo
 def _refine() -> list[Case | Evaluation]:
     """A base of 30 to 70 %: at least 95 % within 20,000 steps; EXPO in no more steps than RLPD."""
     cases: list[Case | Evaluation] = []
-    for task, tier, base_algo in REFINED:
-        base = Case(f"{task}-{tier}-base", f"{task}:{tier}", base_algo, experts=True)
+    for task, tier, base_algo, demos in REFINED:
+        base = _half_good(task, tier, base_algo, demos)
         cases.append(base)
         cases += [Case(f"{task}-{tier}-{algo}", base.task, algo, base=base) for algo in ("residual", "expo")]
         cases.append(Case(f"{task}-{tier}-rlpd", base.task, "rlpd", base=base, starts_from_base=False))
     return cases
 
 
-REFINED = (("peg_insert", "smoke", "bc"), ("charger", "default", "flow"))
-"""Task, tier, and the family of the base."""
+def _half_good(task: str, tier: str, algo: str, demos: int) -> Case:
+    return Case(f"{task}-{tier}-base", f"{task}:{tier}", algo, ("--demos", str(demos)), experts=True)
+
+
+REFINED = (("peg_insert", "smoke", "bc", 20), ("charger", "default", "flow", 5))
+"""Task, tier, the family of the base, and how many demonstrations make it half good."""
 
 
 def _ablations() -> list[Case | Evaluation]:
     """What should lose."""
-    task, tier, base_algo = REFINED[0]
-    base = Case(f"{task}-{tier}-base", f"{task}:{tier}", base_algo, experts=True)
+    task, tier, *_ = REFINED[0]
+    base = _half_good(*REFINED[0])
     name = f"{task}-{tier}"
     return [
         Case(f"{name}-residual-scale-0", base.task, "residual", ("--policy.scale", "0"), base=base),
@@ -89,10 +93,10 @@ def _ablations() -> list[Case | Evaluation]:
 
 def _corrections() -> list[Case | Evaluation]:
     """People who help, beside nobody."""
-    few = Case("hg-base", "pick_place:default", "flow", ("--demos", "5"), experts=True)
+    few = Case("hg-base", "cap_tighten:default", "flow", ("--demos", "5"), experts=True)
     return [
         few,
-        Case("hg-dagger", few.task, "hg_dagger", (), few),
+        Case("hg-dagger", few.task, "hg_dagger", ("--steps", "5000", "--policy.pretrain", "0"), few),
         Case("cap-rlpd", "cap_tighten:default", "rlpd", experts=True),
         Case("cap-hil-rlpd", "cap_tighten:default", "hil_rlpd"),
         Case("rlif-weak", "peg_insert:smoke", "rlif", ("--script.skill", "WEAK"), experts=True),

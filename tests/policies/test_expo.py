@@ -274,6 +274,7 @@ def test_bad_settings_are_named(change: dict[str, Any]) -> None:
         expo.Config(**change)
 
 
+@pytest.mark.slow
 def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
     config = expo.Config(
         beta=1.2,
