@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from pathlib import Path
@@ -48,10 +48,16 @@ Alter = Callable[[Transition], Transition]
 
 
 def copy_demonstrations(
-    source: Path, target: Path, schema: Schema, *, limit: int | None = None, alter: Alter | None = None
+    source: Path,
+    target: Path,
+    schema: Schema,
+    *,
+    limit: int | None = None,
+    alter: Alter | None = None,
+    altered: Collection[str] = (),
 ) -> int:
     """Copy complete demonstrations, oldest first; as ``copy_episodes``. How many of them ``target`` has now."""
-    copied = copy_episodes(source, target, schema, select="demo", limit=limit, alter=alter)
+    copied = copy_episodes(source, target, schema, select="demo", limit=limit, alter=alter, altered=altered)
     return copied.episodes + copied.known
 
 
@@ -63,6 +69,7 @@ def copy_episodes(
     select: str = "",
     limit: int | None = None,
     alter: Alter | None = None,
+    altered: Collection[str] = (),
 ) -> Copied:
     """Copy complete episodes, checking every byte; the source is only read.
 
@@ -72,17 +79,18 @@ def copy_episodes(
     Args:
         source: buffer to copy from; others may be writing it.
         target: buffer to copy into; made when it does not exist.
-        schema: what both must hold; with ``alter`` the target, and the source may lack observation keys.
+        schema: what the target holds; the source too, but for the keys in ``altered``.
         select: a filter (see ``filters``); an episode is copied whole if any of its steps passes.
         limit: at most so many, the oldest; None for all.
-        alter: changes rows on the way, e.g. adds the keys that the source lacks.
+        alter: changes rows on the way.
+        altered: observation keys that it adds, drops or replaces.
 
     Raises:
         StoreError: the source is no buffer or has another schema (the message shows the difference), or the target
             does not take it.
         CorruptDataError: the source is damaged; what was copied before stays.
     """
-    check_schema(source, schema, fewer=alter is not None)
+    check_schema(source, schema, altered=altered)
     passes, paths = Filter.parse(select), StorePaths(source)
     index = Index(paths.index, writable=False)
     try:
@@ -100,17 +108,17 @@ def copy_episodes(
         index.close()
 
 
-def check_schema(source: Path, schema: Schema, *, fewer: bool = False) -> None:
-    """Raises: StoreError: a buffer has another schema (``fewer``: may lack keys); the message shows the difference."""
-    stored = read_schema(source)
-    if fewer:
-        kept = {key: spec for key, spec in schema.observation.items() if key in stored.observation}
-        schema = Schema(kept or schema.observation, schema.action)
-    difference = stored.difference(schema)
+def check_schema(source: Path, schema: Schema, *, altered: Collection[str] = ()) -> None:
+    """Raises: StoreError: a buffer has another schema, ``altered`` keys aside; the message shows the difference."""
+    difference = _without(read_schema(source), altered).difference(_without(schema, altered))
     if difference:
         raise StoreError(
             f"buffer {source} has another schema than asked for (stored -> asked):\n  " + "\n  ".join(difference)
         )
+
+
+def _without(schema: Schema, keys: Collection[str]) -> Schema:
+    return Schema({key: spec for key, spec in schema.observation.items() if key not in keys}, schema.action)
 
 
 @dataclass

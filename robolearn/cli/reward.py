@@ -214,6 +214,7 @@ def usage() -> str:
         "What a step is worth: learned classifiers of success, and other rewards for stored episodes.\n\n"
         f"{table}\n\n"
         "Rewards: task, intervention, keys, classifier:DIR, and sums such as task+0.5*intervention(reward=-1).\n"
+        "keys (labels of a person) is for stored episodes only: no device gives labels yet, so train refuses it.\n"
         "All take --json. robolearn reward ACTION --help shows options.\n"
     )
 

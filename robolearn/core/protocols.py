@@ -58,7 +58,11 @@ class Robot(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """What is to be done with a robot, and when it is done. Holds the state of the current episode."""
+    """What is to be done with a robot, and when it is done. Holds the state of the current episode.
+
+    One with a true ``ends_for_good`` cannot go on after a step that it has judged to be the last, even where a reward
+    decides otherwise.
+    """
 
     @property
     def spec(self) -> TaskSpec: ...

@@ -39,8 +39,8 @@ from robolearn.core.protocols import Policy, Weights
 from robolearn.core.spec import Array, Observation
 from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
-from robolearn.policies.parts.acting import AVERAGE, normaliser_tensors
-from robolearn.policies.parts.base import abandon, candidates, load_base
+from robolearn.policies.parts.acting import AVERAGE
+from robolearn.policies.parts.base import abandon, candidates, close, load_base, timing
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.pixels import Encoder
@@ -132,23 +132,25 @@ class _Shapes:
 
 
 class ExpoPolicy:
-    """The on-the-fly policy. Its weights carry edit network, target critics, image encoder and normaliser."""
+    """The on-the-fly policy. Its weights carry edit network and image encoder, newest and averaged, target critics and
+    normaliser. Greedily, averaged edits see through the averaged encoder; critics see through the newest, always."""
 
     def __init__(self, config: Config, spec: TaskSpec, base: Policy, *, seed: int, device: str) -> None:
         self._config, self._base, self._device = config, base, device
         self._layout, self._actions = ObservationLayout.of(spec), spec.action.size
         self._rng, self._scale = np.random.default_rng(seed), 1.0
-        self._encoder: Encoder | None = None
-        features = self._layout.size
-        if self._layout.images:
-            unused = torch.Generator().manual_seed(seed)
-            encoder = Encoder(self._layout.images, config.image_channels, config.image_width, unused)
-            self._encoder = encoder.to(device)
-            features += encoder.size
+        self._encoder, self._average_encoder = self._new_encoder(seed), self._new_encoder(seed)
+        features = self._layout.size + (self._encoder.size if self._encoder is not None else 0)
         self._shapes = _Shapes.of(config, features, self._actions)
         self._expected = self._names()
         blank = {name: np.zeros(shape, np.float32) for name, shape in self._expected.items()}
         self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
+
+    def _new_encoder(self, seed: int) -> Encoder | None:
+        if not self._layout.images:
+            return None
+        config, unused = self._config, torch.Generator().manual_seed(seed)
+        return Encoder(self._layout.images, config.image_channels, config.image_width, unused).to(self._device)
 
     def _names(self) -> dict[str, tuple[int, ...]]:
         expected: dict[str, tuple[int, ...]] = {}
@@ -157,7 +159,8 @@ class ExpoPolicy:
             expected |= {f"actor.{name}": plain, f"{AVERAGE}actor.{name}": plain}
         expected |= {f"target.{name}": shape for name, shape in self._shapes.critic.parameters.items()}
         if self._encoder is not None:
-            expected |= {f"encoder.{name}": tuple(t.shape) for name, t in self._encoder.state_dict().items()}
+            encoder = {f"encoder.{name}": tuple(t.shape) for name, t in self._encoder.state_dict().items()}
+            expected |= encoder | {AVERAGE + name: shape for name, shape in encoder.items()}
         return expected | {"normaliser.mean": (self._layout.size,), "normaliser.std": (self._layout.size,)}
 
     def reset(self) -> None:
@@ -182,13 +185,22 @@ class ExpoPolicy:
         self._critics = NumpyStack(self._shapes.critic, arrays, "target.")
         clip = self._config.observation_clip
         self._normaliser = Normaliser(arrays["normaliser.mean"], arrays["normaliser.std"], clip)
-        if self._encoder is not None:
-            named = {k.removeprefix("encoder."): a for k, a in arrays.items() if k.startswith("encoder.")}
-            load_arrays("encoder weights", self._encoder.state_dict(), named)
+        for prefix, encoder in (("encoder.", self._encoder), (f"{AVERAGE}encoder.", self._average_encoder)):
+            if encoder is not None:
+                named = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+                load_arrays("encoder weights", encoder.state_dict(), named)
 
     def abandon(self) -> None:
         """Somebody else moved the robot: what the base had planned is void."""
         abandon(self._base)
+
+    def timing(self) -> dict[str, float]:
+        """How the base has planned; empty where it does not."""
+        return timing(self._base)
+
+    def close(self) -> None:
+        """End the thread in which the base plans, if there is one."""
+        close(self._base)
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base offers now; once per control step."""
@@ -197,9 +209,10 @@ class ExpoPolicy:
 
     def act(self, observation: Observation, *, explore: bool) -> Array:
         """Normalised action (A,) float32: the best of the offers and of their edits, for an annotated observation."""
-        features = self._features(observation)
+        features = self._features(observation, self._encoder)
         offers = np.asarray(observation[CANDIDATES], np.float32).reshape(-1, self._actions)
-        edited = self._edited(features, offers, explore)
+        seen = features if explore else self._features(observation, self._average_encoder)
+        edited = self._edited(seen, offers, explore)
         actions = np.concatenate([offers, edited])
         inputs = np.concatenate([np.tile(features, (len(actions), 1)), actions], 1)
         config, judges = self._config, None
@@ -219,16 +232,16 @@ class ExpoPolicy:
         edited: Array = np.clip(offers + np.float32(self._config.beta) * np.tanh(mean), -1.0, 1.0)
         return edited
 
-    def _features(self, observation: Observation) -> Array:
+    def _features(self, observation: Observation, encoder: Encoder | None) -> Array:
         vector = self._normaliser(self._layout.concatenate(observation))
-        if self._encoder is None:
+        if encoder is None:
             return vector
         with torch.no_grad():
             images = {
                 key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(self._device)
-                for key in self._encoder.keys
+                for key in encoder.keys
             }
-            embedding: Array = self._encoder(images)[0].cpu().numpy()
+            embedding: Array = encoder(images)[0].cpu().numpy()
         return np.concatenate([embedding, vector])
 
 
@@ -325,7 +338,7 @@ class ExpoLearner(rlpd.RlpdLearner):
         return torch.where(offered.unsqueeze(-1), offer, mini.action)
 
     def snapshot(self) -> Weights:
-        """What the on-the-fly policy needs: edit network, target critics, image encoder, normaliser (copies)."""
+        """What the on-the-fly policy needs: edit network and image encoder, newest and averaged, target critics,
+        normaliser (copies)."""
         targets = {name: t for name, t in self._critics.tensors().items() if name.startswith("target.")}
-        acting = {name: t for name, t in self._actor.acting().items() if not name.startswith(f"{AVERAGE}encoder.")}
-        return to_arrays(acting | targets | normaliser_tensors(self._normaliser))
+        return to_arrays(self._acting() | targets)

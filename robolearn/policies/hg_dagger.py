@@ -28,9 +28,14 @@ HUMAN = True
 """A person corrects while it trains."""
 BASE: Literal["optional"] = "optional"
 """May start from a trained policy."""
+REWARDED = False
+"""Learns from no reward."""
 SCRIPT = {"disagree": 0.4, "patience": 3, "late": 0.5}
 """What the scripted person of a simulated run is like unless the user says otherwise: quick to correct, as imitation
 learns from nothing else."""
+
+ACTING = "imitation"
+"""Field of the configuration that names the family that acts; with a base it is the base's, configured as there."""
 
 FAMILIES = ("flow", "diffusion", "bc")
 CORRECTIONS = "!demo,intervention"
@@ -74,6 +79,11 @@ class Config:
             raise ConfigError(f"hg_dagger.utd is {self.utd}; it must be positive")
         if not 0.0 <= self.correction_share < 1.0:
             raise ConfigError(f"hg_dagger.correction_share is {self.correction_share}; it must lie within [0, 1)")
+
+
+def frozen(config: Config, base: Base | None) -> tuple[str, Any]:
+    """Family and configuration of the network that a run with this configuration, from this base, trains."""
+    return _family(config, base)
 
 
 def build_policy(config: Config, spec: TaskSpec, *, seed: int, device: str = "cpu", base: Base | None = None) -> Policy:

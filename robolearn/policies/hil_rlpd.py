@@ -61,27 +61,14 @@ def build_learner(
 
 
 class HilRlpdLearner(rlpd.RlpdLearner):
-    """RLPD's learner on the mixture above.
+    """RLPD's learner on the mixture above."""
 
-    Attributes:
-        mixture: (filter, weight) of the parts of a batch; None for the replay's own two views.
-    """
+    config: Config
 
-    def __init__(
-        self,
-        config: Config,
-        spec: TaskSpec,
-        *,
-        seed: int,
-        device: str,
-        statistics: Mapping[str, tuple[Array, Array]],
-    ) -> None:
-        super().__init__(config, spec, seed=seed, device=device, statistics=statistics)
-        self.mixture = _mixture(config)
-
-
-def _mixture(config: Config) -> tuple[tuple[str, float], ...] | None:
-    demo, share = config.demo_fraction, config.correction_share
-    if not share:
-        return None
-    return (("demo", demo * (1.0 - share)), (CORRECTIONS, demo * share), (ONLINE_VIEW, 1.0 - demo))
+    @property
+    def mixture(self) -> tuple[tuple[str, float], ...] | None:
+        """(filter, weight) of the parts of a batch; None for the replay's own two views."""
+        demo, share = self.config.demo_fraction, self.config.correction_share
+        if not share:
+            return None
+        return (("demo", demo * (1.0 - share)), (CORRECTIONS, demo * share), (ONLINE_VIEW, 1.0 - demo))

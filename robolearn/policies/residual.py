@@ -28,7 +28,7 @@ from robolearn.core.spec import Array, Observation
 from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
-from robolearn.policies.parts.base import abandon, load_base
+from robolearn.policies.parts.base import abandon, close, load_base, timing
 from robolearn.policies.parts.stored import unit_statistics, with_actions, without
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
@@ -113,6 +113,14 @@ class ResidualPolicy:
     def abandon(self) -> None:
         """Somebody else moved the robot: what the base had planned is void."""
         abandon(self._base)
+
+    def timing(self) -> dict[str, float]:
+        """How the base has planned; empty where it does not."""
+        return timing(self._base)
+
+    def close(self) -> None:
+        """End the thread in which the base plans, if there is one."""
+        close(self._base)
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base would do now; once per control step."""

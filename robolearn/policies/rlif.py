@@ -42,7 +42,9 @@ SCRIPT = {"disagree": 0.5, "patience": 3}
 the action it blames; one that comes when the robot is long stuck or late teaches little."""
 
 OWN_STEPS = "!demo,source=policy|source=safety"
-"""Filter of the steps that the policy chose."""
+"""Filter of the steps that the policy chose, those included that safety refused: what was executed instead is what led
+to the next state. A person's step that safety refused is among them, since a filter sees who executed a step, not who
+wanted it: nobody's choice was executed, so nothing of the person's is learned, and the reward does not blame it."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,7 @@ def build_learner(
 
 
 class RlifLearner(rlpd.RlpdLearner):
-    """RLPD's learner on the data above.
-
-    Attributes:
-        mixture: (filter, weight) of the parts of a batch; None for the replay's own two views.
-    """
+    """RLPD's learner on the data above."""
 
     def __init__(
         self,
@@ -99,9 +97,16 @@ class RlifLearner(rlpd.RlpdLearner):
         statistics: Mapping[str, tuple[Array, Array]],
     ) -> None:
         super().__init__(config, spec, seed=seed, device=device, statistics=statistics)
-        self.mixture = _mixture(config)
         self._later, self._first = config, replace(config, bc_weight=config.pretrain_bc_weight)
         self._calls = torch.zeros((), dtype=torch.int64)
+
+    @property
+    def mixture(self) -> tuple[tuple[str, float], ...] | None:
+        """(filter, weight) of the parts of a batch; None for the replay's own two views."""
+        if self._later.data == "all":
+            return None
+        demos = self._later.demo_fraction
+        return (("demo", demos), (OWN_STEPS, 1.0 - demos))
 
     def update(self, batch: Batch) -> dict[str, float]:
         """As RLPD's; the first ``pretrain`` calls imitate."""
@@ -112,9 +117,3 @@ class RlifLearner(rlpd.RlpdLearner):
 
     def _everything(self) -> dict[str, Tensor]:
         return {**super()._everything(), "calls": self._calls}
-
-
-def _mixture(config: Config) -> tuple[tuple[str, float], ...] | None:
-    if config.data == "all":
-        return None
-    return (("demo", config.demo_fraction), (OWN_STEPS, 1.0 - config.demo_fraction))

@@ -2,7 +2,8 @@
 
     r = 1 and a terminal state once p(success | frame) > threshold in ``consecutive`` frames in a row, else 0
 
-What the task takes for a success does not count; where the task ends for another reason the episode ends.
+What the task takes for a success does not count: the episode goes on, and where it cannot (an environment that has
+ended) it is truncated. Where the task ends for another reason the episode ends. A run keeps a copy of its classifier.
 Train: ``robolearn reward train RUN --out DIR``; use: ``robolearn train TASK --reward classifier:DIR``.
 """
 
@@ -66,6 +67,19 @@ def build(config: Config, spec: TaskSpec) -> Reward:
             f"(have: {', '.join(sorted(spec.observation))})"
         )
     return ClassifierReward(config, classifier)
+
+
+def freeze(config: Config, folder: Path) -> Config:
+    """Copy the classifier into a folder, where that has none yet; the configuration that takes the copy.
+
+    Raises:
+        ConfigError, CorruptDataError: there is no sound classifier.
+    """
+    from robolearn.rewards.parts.saved import exists, read, write
+
+    if not exists(folder):
+        write(read(Path(config.path)), folder)
+    return replace(config, path=str(folder))
 
 
 class ClassifierReward:

@@ -2,7 +2,8 @@
 
 A label given during an episode ends it at the next step: success is worth 1 and failure ``failure``; both are terminal
 states, since the person who labels decides that the attempt is over. A label given between episodes counts for none.
-What the task takes for a success does not count. Devices put labels into the reward's ``labels``, from any thread.
+What the task takes for a success does not count. Devices put labels into the reward's ``labels``, from any thread. No
+device of this tree does so yet: training with it is refused (``FEED``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from robolearn.core.spec import Observation
 from robolearn.core.types import Judgement, Kind, TaskSpec
 from robolearn.rewards.parts.judging import decided
 from robolearn.rewards.parts.labels import Labels
+
+FEED = "labels of a person, and no device gives any yet"
+"""What it needs while robots move, and nothing gives; a run is refused."""
 
 
 @dataclass(frozen=True)

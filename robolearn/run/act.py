@@ -69,6 +69,9 @@ def run_episode(
 ) -> Episode:
     """Run one episode: observe, act, takeover, safety, judge, store.
 
+    Where the task ends an episode and the reward does not (it sees no success yet), the episode goes on if it can; a
+    task that ``ends_for_good`` cannot, and is truncated there: nobody knows how it would have gone on.
+
     Args:
         station: robot and task.
         act: proposes actions.
@@ -84,79 +87,128 @@ def run_episode(
         source: who ``act`` is.
         clock: time stamps.
     """
-    robot, task, clock = station.robot, station.task, clock or MonotonicClock()
-    max_steps = task.spec.max_steps
-
-    def seen(raw: Observation) -> Observation:
-        observation = task.observe(raw)
-        return {**observation, **annotate(observation)}
-
-    task.reset(robot, rng)
-    for watcher in (human, reward):
-        if watcher is not None:
-            watcher.reset()
-    raw = robot.observe()
-    observation = seen(raw)
-    zeros = task.spec.action.zeros()
-    episode = Episode(uuid.uuid4().hex)
-    stamp = clock.now_ns()
-    rows = _Rows(append, reward)
-    rows.add(Transition(episode.id, 0, observation, zeros, zeros, None, source, 0.0, 1.0, Kind.FIRST, version(), stamp))
-    kind = Kind.FIRST
+    loop = _Loop(station, _Rows(append, reward), version, annotate, reward, source, clock or MonotonicClock())
+    loop.begin(rng, human)
     try:
-        while not kind.is_last:
+        while not loop.kind.is_last:
             going_on = before_step()
-            proposed = act(observation, raw)
+            proposed = act(loop.observation, loop.raw)
             correction = None
             if human is not None:
-                correction = human.correct(Moment(episode.steps, raw, observation, proposed))
-            chosen, who = (proposed, source) if correction is None else (correction, Source.HUMAN)
-            rows.release(taken_over=correction is not None)
+                correction = human.correct(Moment(loop.episode.steps, loop.raw, loop.observation, proposed))
+            loop.rows.release(taken_over=correction is not None)
             if correction is not None:
                 abandon()
-            sent = robot.apply(task.command(chosen))
-            executed = task.normalise(sent)
-            after = robot.observe()
-            judgement = task.judge(raw, sent, after)
-            observation, raw = seen(after), after
-            episode.steps += 1
-            if reward is not None:
-                judgement = reward.of(judgement, observation, taken_over=False)
-            kind = judgement.kind
-            if kind is Kind.MID and (episode.steps >= max_steps or not going_on or robot.stopped):
-                kind = Kind.TRUNCATED
-            if robot.last_altered:
-                episode.safety += 1
-                if robot.last_rejected:
-                    who = Source.SAFETY
-            now = clock.now_ns()
-            episode.periods_s.append((now - stamp) * 1e-9)
-            stamp = now
-            episode.success = judgement.success
-            episode.interventions += correction is not None
-            episode.peak_force_n = max(episode.peak_force_n, judgement.info.get("peak_force_n", 0.0))
-            episode.interrupted = not going_on
-            rows.add(
-                Transition(
-                    episode=episode.id,
-                    index=episode.steps,
-                    observation=observation,
-                    proposed=np.where(np.isfinite(proposed), proposed, 0.0).astype(np.float32),
-                    executed=executed,
-                    human=correction,
-                    source=who,
-                    reward=judgement.reward,
-                    discount=1.0 if kind.bootstraps else 0.0,
-                    kind=kind,
-                    policy_version=version(),
-                    stamp_ns=stamp,
-                ),
-                judgement,
-            )
+            loop.step(proposed, correction, going_on=going_on)
     finally:
-        rows.release(taken_over=False)
-    episode.reward = rows.reward
-    return episode
+        loop.rows.release(taken_over=False)
+    loop.episode.reward = loop.rows.reward
+    return loop.episode
+
+
+def by_human(row: Transition) -> bool:
+    """Whether a person drove the step that led to a row, also where safety refused what they did."""
+    return row.source is Source.HUMAN or (row.source is Source.SAFETY and row.human is not None)
+
+
+def own(row: Transition) -> bool:
+    """Whether the policy drove the step that led to a row, also where safety refused its action."""
+    return row.source is not Source.SCRIPT and not by_human(row)
+
+
+class _Loop:
+    """An episode while it runs: what is seen now, and what is known so far. See ``run_episode`` for the arguments."""
+
+    raw: Observation
+    observation: Observation
+
+    def __init__(
+        self,
+        station: Station,
+        rows: _Rows,
+        version: Callable[[], int],
+        annotate: Annotate,
+        reward: Reward | None,
+        source: Source,
+        clock: Clock,
+    ) -> None:
+        self._robot, self._task, self.rows = station.robot, station.task, rows
+        self._version, self._annotate, self._reward = version, annotate, reward
+        self._source, self._clock = source, clock
+        self.episode, self.kind, self._stamp = Episode(uuid.uuid4().hex), Kind.FIRST, 0
+
+    def begin(self, rng: np.random.Generator, human: Human | None) -> None:
+        """Draw the episode and store its first row."""
+        self._task.reset(self._robot, rng)
+        for watcher in (human, self._reward):
+            if watcher is not None:
+                watcher.reset()
+        self._see(self._robot.observe())
+        self._stamp = self._clock.now_ns()
+        none = self._task.spec.action.zeros()
+        self.rows.add(self._row(none, none, None, self._source, 0.0))
+
+    def step(self, proposed: Array, correction: Array | None, *, going_on: bool) -> None:
+        """Execute what the person does, or else what the policy proposed; judge and store the step."""
+        before = self.raw
+        sent = self._robot.apply(self._task.command(proposed if correction is None else correction))
+        executed = self._task.normalise(sent)
+        after = self._robot.observe()
+        told = self._task.judge(before, sent, after)
+        self._see(after)
+        self.episode.steps += 1
+        judgement = told if self._reward is None else self._reward.of(told, self.observation, taken_over=False)
+        self.kind = self._kind(told, judgement, going_on)
+        self._count(judgement, correction is not None, going_on)
+        who = self._source if correction is None else Source.HUMAN
+        who = Source.SAFETY if self._robot.last_altered and self._robot.last_rejected else who
+        self.rows.add(self._row(proposed, executed, correction, who, judgement.reward), told)
+
+    def _see(self, raw: Observation) -> None:
+        observation = self._task.observe(raw)
+        self.raw, self.observation = raw, {**observation, **self._annotate(observation)}
+
+    def _kind(self, told: Judgement, judgement: Judgement, going_on: bool) -> Kind:
+        """What the reward (or else the task) says, unless the episode cannot or shall not go on."""
+        over = told.kind.is_last and bool(getattr(self._task, "ends_for_good", False))
+        out_of_time = self.episode.steps >= self._task.spec.max_steps
+        if judgement.kind is Kind.MID and (over or out_of_time or not going_on or self._robot.stopped):
+            return Kind.TRUNCATED
+        return judgement.kind
+
+    def _count(self, judgement: Judgement, corrected: bool, going_on: bool) -> None:
+        """What is worth knowing of the step."""
+        episode, now = self.episode, self._clock.now_ns()
+        episode.periods_s.append((now - self._stamp) * 1e-9)
+        self._stamp = now
+        episode.safety += bool(self._robot.last_altered)
+        episode.success = judgement.success
+        episode.interventions += corrected
+        episode.peak_force_n = max(episode.peak_force_n, judgement.info.get("peak_force_n", 0.0))
+        episode.interrupted = not going_on
+
+    def _row(
+        self, proposed: Array, executed: Array, correction: Array | None, source: Source, reward: float
+    ) -> Transition:
+        return Transition(
+            episode=self.episode.id,
+            index=self.episode.steps,
+            observation=self.observation,
+            proposed=_finite(proposed),
+            executed=executed,
+            human=None if correction is None else _finite(correction),
+            source=source,
+            reward=reward,
+            discount=1.0 if self.kind.bootstraps else 0.0,
+            kind=self.kind,
+            policy_version=self._version(),
+            stamp_ns=self._stamp,
+        )
+
+
+def _finite(action: Array) -> Array:
+    """(A,) float32 action as it is stored: what is no number was not executed either."""
+    return np.where(np.isfinite(action), action, 0.0).astype(np.float32)
 
 
 class _Rows:
@@ -168,21 +220,20 @@ class _Rows:
         self._waiting: tuple[Transition, Judgement | None] | None = None
         self.reward = 0.0
 
-    def add(self, row: Transition, judgement: Judgement | None = None) -> None:
-        """Store a row, or keep it until the next step is decided."""
+    def add(self, row: Transition, told: Judgement | None = None) -> None:
+        """Store a row, or keep it until the next step is decided; ``told`` is what the task said of its step."""
         if self._ahead is None:
             self._store(row)
         else:
-            self._waiting = (row, judgement)
+            self._waiting = (row, told)
 
     def release(self, *, taken_over: bool) -> None:
         """Store the row that waits; ``taken_over`` says that a human takes the next step."""
         if self._waiting is None:
             return
-        (row, judgement), self._waiting = self._waiting, None
-        if self._ahead is not None and judgement is not None and taken_over and row.source is Source.POLICY:
-            again = self._ahead.of(judgement, row.observation, taken_over=True)
-            row = replace(row, reward=again.reward)
+        (row, told), self._waiting = self._waiting, None
+        if self._ahead is not None and told is not None and taken_over and own(row):
+            row = replace(row, reward=self._ahead.of(told, row.observation, taken_over=True).reward)
         self._store(row)
 
     def _store(self, row: Transition) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.process import Process
 from robolearn.run.robots import shared
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import annotate, build_policy, build_station, stored_spec
+from robolearn.run.station import annotate, build_policy, build_station, close_policy, stored_spec
 from robolearn.run.watch import build_human, build_reward
 from robolearn.sync.local import LocalFollower
 
@@ -35,7 +37,9 @@ class Actor:
         robot = process.grant.robot if process.grant is not None else config.robot
         self.robot = robot if ":" in robot else f"{robot}/{index}"
         self.task = self.station.task
-        self.policy: Policy = build_policy(config, self.task, seed=config.seed + index)  # noise of its own
+        self.policy: Policy = build_policy(
+            config, self.task, seed=config.seed + index, realtime=self.station.realtime
+        )  # noise of its own
         self.follower = LocalFollower(process.paths.weights)
         self.version = -1
         self.version_since_ns = time.monotonic_ns()
@@ -45,6 +49,7 @@ class Actor:
         self.writer = Writer(process.paths.buffer, schema, name=f"actor{index}", robot=self.robot, task=config.task)
         self.curve = OwnCurve(process, config, self.station) if shared(config) and config.eval_every else None
         self.policy_s: list[float] = []
+        self.annotate_s = 0.0
         self.steps = self.writer.transitions
         self.episodes = self.writer.episodes
         noise = stream(config.seed, Stream.HUMAN, index, self.episodes)
@@ -54,18 +59,16 @@ class Actor:
 
     def run(self) -> None:
         """Act until told to stop or until all actors together have the steps of the run."""
-        try:
+        with ExitStack() as stack:  # the robot first, the policy last: it may be planning
+            stack.callback(close_policy, self.policy)
+            stack.callback(self.writer.close)
+            stack.callback(self.station.robot.close)
             while not self.process.stopping() and not self._enough():
                 if self._wait_for_weights():
                     self.process.hold()
                     self._episode()
                     if self.curve is not None:
                         self.curve.point_if_due()
-        finally:
-            try:
-                self.station.robot.close()
-            finally:
-                self.writer.close()
 
     def _count(self) -> None:
         counters, row = self.counters, self.row
@@ -111,8 +114,14 @@ class Actor:
     def _act(self, observation: Observation, raw: Observation) -> Array:
         started = time.perf_counter()
         action = self.policy.act(observation, explore=True)
-        self.policy_s.append(time.perf_counter() - started)
+        self.policy_s.append(self.annotate_s + time.perf_counter() - started)
         return action
+
+    def _annotate(self, observation: Observation) -> Mapping[str, Array]:
+        started = time.perf_counter()
+        added = annotate(self.policy, observation)
+        self.annotate_s = time.perf_counter() - started  # part of what the next action takes
+        return added
 
     def _episode(self) -> None:
         self.policy.reset()
@@ -125,7 +134,7 @@ class Actor:
             append=self.writer.append,
             before_step=self._before_step,
             version=lambda: self.version,
-            annotate=lambda observation: annotate(self.policy, observation),
+            annotate=self._annotate,
             human=self.human,
             abandon=getattr(self.policy, "abandon", lambda: None),
             reward=self.reward,

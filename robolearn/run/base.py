@@ -5,22 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from robolearn.core import config as typed
 from robolearn.core import plugins
-from robolearn.core.errors import ConfigError, CorruptDataError, SpecError
+from robolearn.core.errors import ConfigError, CorruptDataError, RobolearnError, SpecError
 from robolearn.core.files import write_atomic
+from robolearn.core.spec import Array
 from robolearn.core.types import Base, TaskSpec
-from robolearn.run.checkpoint import require_checkpoint
+from robolearn.run.checkpoint import Checkpoint, require_checkpoint
 from robolearn.run.config import RunPaths, TrainConfig
+from robolearn.run.robots import shared
 from robolearn.run.rundir import load_config
 
 _WEIGHTS, _META = "policy.safetensors", "base.json"
+_SHARED_EPISODES = 10
+"""Most episodes of the final evaluation of a base that is made first on robots that exist once: their time is dear."""
 
 
 def role_of_base(config: TrainConfig) -> str:
@@ -34,29 +40,64 @@ def needs_base(config: TrainConfig) -> bool:
 
 
 def check_base(config: TrainConfig, spec: TaskSpec) -> None:
-    """Refuse a base that cannot work.
+    """Refuse a base that cannot work; of one that will be made first, its family.
 
     Args:
         spec: of the run's task.
 
     Raises:
-        ConfigError: the family takes no base, or this one belongs to another task, robot or kind of observation.
+        ConfigError: the family takes no base, or this one belongs to another task, robot or kind of observation, or is
+            of a family or a configuration that this run cannot start from.
         ResumeError: there is no run, or no checkpoint in it.
     """
     if not config.base:
+        if role_of_base(config) == "wanted":
+            _check_fit(config, spec, _untrained(config, spec), f"base_algo {config.base_algo}")
         return
     if not needs_base(config):
         raise ConfigError(f"--base: {config.algo} starts from nothing; families that take a base: {_takers()}")
-    theirs = load_config(RunPaths(Path(config.base).resolve()))
-    require_checkpoint(RunPaths(Path(config.base).resolve()).checkpoints)
+    source = RunPaths(Path(config.base).resolve())
+    theirs = load_config(source)
+    require_checkpoint(source.checkpoints)
     if theirs.task != config.task:
         raise ConfigError(f"--base {config.base}: trained on {theirs.task}, this run is about {config.task}")
     if theirs.obs != config.obs:
         raise ConfigError(f"--base {config.base}: sees {theirs.obs}, this run {config.obs}; use --obs {theirs.obs}")
     task = plugins.load("task", theirs.task).build(theirs.env, obs=theirs.obs)
+    if task.spec.name != spec.name:
+        raise ConfigError(f"--base {config.base}: trained on {task.spec.name}, this run is about {spec.name}")
     difference = _difference(task.spec, spec)
     if difference:
         raise ConfigError(f"--base {config.base}: {difference}")
+    _check_fit(config, spec, _newest(source)[0], f"--base {config.base}")
+
+
+def _check_fit(config: TrainConfig, spec: TaskSpec, base: Base, name: str) -> None:
+    """Build what the run's workers will build over a base; raises ConfigError where they would fail."""
+    family = plugins.load("policy", config.algo)
+    own = config.policy if config.policy is not None else family.Config()
+    seen = family.stored(own, spec) if hasattr(family, "stored") else spec
+    try:
+        policy = family.build_policy(own, spec, seed=config.seed, base=base)
+        with closing(policy) if hasattr(policy, "close") else nullcontext():
+            learner = family.build_learner(own, seen, seed=config.seed, statistics=unit_statistics(seen), base=base)
+            policy.load(learner.snapshot())
+    except (RobolearnError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _untrained(config: TrainConfig, spec: TaskSpec) -> Base:
+    """What ``base_run`` would make, before it has learned anything."""
+    made = base_run(config, Path("run"))
+    statistics = unit_statistics(spec)
+    learner = plugins.load("policy", made.algo).build_learner(made.policy, spec, seed=0, statistics=statistics)
+    return Base(made.algo, made.policy, learner.snapshot())
+
+
+def unit_statistics(spec: TaskSpec) -> dict[str, tuple[Array, Array]]:
+    """Mean 0 and deviation 1 for every vector: tasks show observations at about unit scale."""
+    vectors = {key: array for key, array in spec.observation.items() if array.dtype != "uint8"}
+    return {key: (np.zeros(a.shape, np.float32), np.ones(a.shape, np.float32)) for key, a in vectors.items()}
 
 
 def _takers() -> str:
@@ -74,6 +115,20 @@ def _difference(theirs: TaskSpec, ours: TaskSpec) -> str:
     return ""
 
 
+def _newest(source: RunPaths) -> tuple[Base, Checkpoint]:
+    """The newest policy of a run as a base: the network that was really trained, and where it comes from.
+
+    Raises:
+        ResumeError: it has no sound checkpoint.
+    """
+    theirs, checkpoint = load_config(source), require_checkpoint(source.checkpoints)
+    algo, settings = theirs.algo, theirs.policy
+    frozen = getattr(plugins.load("policy", algo), "frozen", None)
+    if frozen is not None:
+        algo, settings = frozen(settings, load_base(theirs))
+    return Base(algo, settings, checkpoint.policy), checkpoint
+
+
 def freeze_base(config: TrainConfig, paths: RunPaths) -> None:
     """Copy the newest policy of ``config.base`` into the run; does nothing when that is done, or there is none.
 
@@ -83,13 +138,12 @@ def freeze_base(config: TrainConfig, paths: RunPaths) -> None:
     if not config.base or (paths.base / _META).is_file():
         return
     source = RunPaths(Path(config.base).resolve())
-    theirs = load_config(source)
-    checkpoint = require_checkpoint(source.checkpoints)
-    weights = save(dict(checkpoint.policy))
+    base, checkpoint = _newest(source)
+    weights = save(dict(base.weights))
     meta = {
         "run": str(source.root),
-        "algo": theirs.algo,
-        "policy": typed.to_dict(theirs.policy),
+        "algo": base.algo,
+        "policy": typed.to_dict(base.config),
         "updates": checkpoint.progress.updates,
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
@@ -122,6 +176,9 @@ def base_run(config: TrainConfig, root: Path) -> TrainConfig:
     """The run that makes a base first, when a family cannot do without and none is given: ``<run>-base``.
 
     It learns from the same demonstrations, by imitation.
+
+    Raises:
+        ConfigError: ``base_algo`` does not imitate.
     """
     family = plugins.load("policy", config.base_algo)
     if family.ONLINE:
@@ -136,6 +193,7 @@ def base_run(config: TrainConfig, root: Path) -> TrainConfig:
         run_dir=str(root.with_name(f"{root.name}-base")),
         reward="",
         human="auto",
+        eval_episodes=min(config.eval_episodes, _SHARED_EPISODES) if shared(config) else config.eval_episodes,
         eval_experts=False,
         video=False,
         steps=0,

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from robolearn.core.errors import LeaseError
+from robolearn.core import plugins
+from robolearn.core.errors import ConfigError, LeaseError
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.guard import Grant, Guard
 from robolearn.run.place import LocalScheduler
@@ -54,7 +55,14 @@ def config_with(run_dir: str | Path, robot: str = "", *, robots: int = 0) -> Tra
 
 
 def on_robot(config: TrainConfig, robot: str) -> TrainConfig:
-    """The configuration with another robot, if one is named."""
+    """The configuration with another robot, if one is named.
+
+    Raises:
+        ConfigError: the task brings its own.
+    """
+    own = getattr(plugins.load("task", config.task), "ROBOT", "")
+    if robot and own and robot != own:
+        raise ConfigError(f"{config.task} brings its own robot '{own}'; leave out --robot {robot}")
     return replace(config, robot=robot, robot_labels="", robots=0) if robot else config
 
 

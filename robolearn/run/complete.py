@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from robolearn.core import config as typed
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, suggest
 from robolearn.run.base import check_base
-from robolearn.run.config import TrainConfig
+from robolearn.run.config import DEFAULT_SCRIPT, TrainConfig
 from robolearn.run.counters import MAX_ACTORS
-from robolearn.run.demos import parse_data
+from robolearn.run.demos import check_judged, parse_data
 from robolearn.run.inventory import buffer_root
 from robolearn.run.robots import choose, shared
 from robolearn.run.watch import build_reward, check_human
@@ -30,16 +31,20 @@ def complete(config: TrainConfig) -> TrainConfig:
     if config.tier not in task.TIERS:
         raise ConfigError(f"unknown tier '{config.tier}' of {config.task}{suggest(config.tier, task.TIERS)}")
     env = config.env if config.env is not None else task.TIERS[config.tier]
-    policy = config.policy if config.policy is not None else plugins.load("policy", config.algo).Config()
+    family = plugins.load("policy", config.algo)
+    policy = config.policy if config.policy is not None else family.Config()
+    if config.script is DEFAULT_SCRIPT:
+        config = dataclasses.replace(config, script=typed.merge(DEFAULT_SCRIPT, getattr(family, "SCRIPT", {})))
     for name, least in _LEAST.items():
         if getattr(config, name) < least:
             raise ConfigError(f"{name}: expected at least {least}, got {getattr(config, name)}")
     if not 0 <= config.robots <= MAX_ACTORS:
         raise ConfigError(f"robots: expected 1 to {MAX_ACTORS}, got {config.robots}")
-    if config.demos_from:
-        buffer_root(Path(config.demos_from))
     steps = (config.steps or env.steps) if acts(config) else 0
     parse_data(config.data)
+    if config.demos_from:
+        buffer_root(Path(config.demos_from))
+    check_judged(config)
     robot = getattr(task, "ROBOT", config.robot)
     if config.robot != robot:
         raise ConfigError(f"{config.task} brings its own robot '{robot}'; leave out --robot {config.robot}")
@@ -48,7 +53,7 @@ def complete(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"{spec.name} has nobody to show how it is done; say --demos 0 or give --demos-from")
     check_base(config, spec)
     check_human(config, spec)
-    if config.data and hasattr(plugins.load("policy", config.algo), "stored"):
+    if config.data and hasattr(family, "stored"):
         raise ConfigError(
             f"--data: {config.algo} stores with each row what its base would do, and other buffers have not; "
             "bring demonstrations with --demos-from"

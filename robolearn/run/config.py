@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from robolearn.teleop.scripted import Config as ScriptedHuman
 
+DEFAULT_SCRIPT = ScriptedHuman()
+"""What a scripted person is like where nobody said so: this very object gives way to the ``SCRIPT`` of the family."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -39,10 +42,11 @@ class TrainConfig:
             copied. Families that cannot do without make one first: ``<run>-base``.
         base_algo: family of a base that is made first.
         reward: what a step is worth: reward plug-ins, added up: ``task``, ``intervention``, ``classifier:DIR``,
-            ``task+0.5*intervention``; empty: what the family expects, else the task's own.
+            ``task+0.5*intervention``; not ``keys``, until a device gives labels; empty: what the family expects, else
+            the task's own.
         human: who corrects while it trains: ``script``, a scripted person in simulation, ``none``, or ``auto``: a
             scripted one for families that learn from corrections.
-        script: what that person is like.
+        script: what that person is like; by default as the family wants it.
         realtime: step simulated robots in real time while they train; evaluation does not wait. Robots that exist once
             always run in real time.
         headless: no live view even in a terminal.
@@ -80,7 +84,7 @@ class TrainConfig:
     base_algo: str = "flow"
     reward: str = ""
     human: Literal["auto", "none", "script"] = "auto"
-    script: ScriptedHuman = field(default_factory=ScriptedHuman)
+    script: ScriptedHuman = field(default_factory=lambda: DEFAULT_SCRIPT)
     realtime: bool = False
     headless: bool = False
     eval_episodes: int = 100
@@ -161,6 +165,16 @@ class RunPaths:
     def base(self) -> Path:
         """The policy that the run started from."""
         return self.root / "base"
+
+    @property
+    def reward(self) -> Path:
+        """What the run's reward was made of when it started: a copy of its classifier."""
+        return self.root / "reward"
+
+    @property
+    def demonstrations(self) -> Path:
+        """Where the demonstrations came from, once all of them are in the buffer."""
+        return self.root / "demonstrations.json"
 
     @property
     def checkpoints(self) -> Path:

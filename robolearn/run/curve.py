@@ -11,7 +11,7 @@ from robolearn.run.counters import Field
 from robolearn.run.evaluate import POLICY, evaluate, summarise
 from robolearn.run.process import Process
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import Station, build_policy, build_station, greedily
+from robolearn.run.station import Station, build_policy, build_station, close_policy, greedily
 from robolearn.sync.codec import Snapshot
 from robolearn.sync.local import LocalFollower
 
@@ -28,7 +28,7 @@ class CurveEvaluator:
     def __init__(self, process: Process, config: TrainConfig) -> None:
         self.process, self.config = process, config
         self.station = build_station(replace(config, realtime=False))
-        self.policy: Policy = build_policy(config, self.station.task, seed=config.seed)
+        self.policy: Policy = build_policy(config, self.station.task, seed=config.seed, realtime=self.station.realtime)
         self.follower = LocalFollower(process.paths.weights)
         self.next_steps = process.counters.get(process.row, Field.STEPS)
 
@@ -59,7 +59,7 @@ class OwnCurve:
 
     def __init__(self, process: Process, config: TrainConfig, station: Station) -> None:
         self.process, self.config, self.station = process, config, station
-        self.policy: Policy = build_policy(config, station.task, seed=config.seed)
+        self.policy: Policy = build_policy(config, station.task, seed=config.seed, realtime=station.realtime)
         self.follower = LocalFollower(process.paths.weights)
         self.newest: Snapshot | None = None
 
@@ -86,20 +86,20 @@ class OwnCurve:
 def draw_point(
     process: Process, config: TrainConfig, station: Station, policy: Policy, *, steps: int, version: int
 ) -> None:
-    """Evaluate a policy on the episodes of the curve and log the point; nothing is logged when it is cut short."""
+    """Evaluate a policy on the episodes of the curve and log the point; nothing is logged when it is cut short.
+
+    A thread in which the policy plans is ended.
+    """
 
     def going_on() -> bool:
         process.hold()
         return not process.stopping()
 
-    results = evaluate(
-        station,
-        POLICY,
-        greedily(policy),
-        ((i, stream(config.seed, Stream.CURVE, i)) for i in range(config.eval_curve_episodes)),
-        reset=policy.reset,
-        going_on=going_on,
-    )
+    rngs = ((i, stream(config.seed, Stream.CURVE, i)) for i in range(config.eval_curve_episodes))
+    try:
+        results = evaluate(station, POLICY, greedily(policy), rngs, reset=policy.reset, going_on=going_on)
+    finally:
+        close_policy(policy)
     hz = station.task.spec.control_hz
     if len(results) < config.eval_curve_episodes:
         return

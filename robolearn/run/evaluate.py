@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from robolearn.core.types import Skill, TaskSpec
 from robolearn.run.act import Act, run_episode
 from robolearn.run.config import TrainConfig
 from robolearn.run.seeds import Stream, stream
-from robolearn.run.station import Station, build_policy, greedily
+from robolearn.run.station import Station, build_policy, close_policy, greedily
 from robolearn.run.stats import wilson
 
 POLICY = "final"
@@ -120,16 +120,35 @@ def evaluate(
     return results
 
 
-def make_act(who: str, config: TrainConfig, station: Station, seed: int, weights: Any = None) -> tuple[Act, Any]:
-    """How ``who`` acts on this station, and what to call before each episode.
+class Acting(NamedTuple):
+    """How somebody acts, what to call before each episode, and what after the last."""
+
+    act: Act
+    reset: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None
+
+
+def make_act(
+    who: str,
+    config: TrainConfig,
+    station: Station,
+    seed: int,
+    weights: Any = None,
+    execution: Mapping[str, Any] | None = None,
+) -> Acting:
+    """How ``who`` acts on this station.
 
     Args:
         weights: weights of the learned policy, for ``POLICY``.
+        execution: how its plans are executed instead of as trained.
+
+    Raises:
+        ConfigError: it has no plans, or cannot execute them like this.
     """
     if who == POLICY:
-        policy = build_policy(config, station.task, seed=seed)
+        policy = build_policy(config, station.task, seed=seed, realtime=station.realtime, execution=execution)
         policy.load(weights)
-        return greedily(policy), policy.reset
+        return Acting(greedily(policy), policy.reset, lambda: close_policy(policy))
     noise = stream(seed, Stream.EVAL, 2**31)
     skill = Skill(who.removesuffix(" expert"))
-    return lambda observation, raw: station.task.expert(raw, noise, skill=skill), lambda: None
+    return Acting(lambda observation, raw: station.task.expert(raw, noise, skill=skill))

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from robolearn.core.errors import ConfigError, LeaseError, RobolearnError, RobotStoppedError
+from robolearn.core.errors import LeaseError, RobolearnError, RobotStoppedError
+from robolearn.run.base import load_base, needs_base
 from robolearn.run.borrow import on_robot
 from robolearn.run.checkpoint import checkpoint_path, load_checkpoint, require_checkpoint
 from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.counters import Counters, Field, Row
 from robolearn.run.evaluate import POLICY, EpisodeResult, EvalResult, evaluate, make_act, summarise
+from robolearn.run.execution import executed
 from robolearn.run.guard import Grant, Guard
 from robolearn.run.process import LOST_EXIT, PARENT, STOPPED_EXIT, worker_environment
 from robolearn.run.rundir import load_config
@@ -57,7 +59,7 @@ def examine(
         LeaseError: the robot is no longer ours.
     """
     paths, leased = RunPaths(run), Grant.from_json(grant)
-    config = executed(on_robot(load_config(paths, policy=POLICY in todo), robot), execution or {})
+    config = on_robot(load_config(paths, policy=POLICY in todo), robot)
     station = build_station(replace(config, realtime=False), leased)
     weights = load_checkpoint(checkpoint_path(paths.checkpoints, calls)).policy if POLICY in todo else None
     heartbeats = Counters(Path(alive))
@@ -67,31 +69,18 @@ def examine(
         guard.hold()
         return True
 
-    with closing(station.robot), open(out, "w", encoding="utf-8", buffering=1) as file:
+    with ExitStack() as policies, closing(station.robot), open(out, "w", encoding="utf-8", buffering=1) as file:
 
         def write(result: EpisodeResult) -> None:
             file.write(json.dumps(asdict(result)) + "\n")
 
         for name, numbers in todo.items():
-            act, reset = make_act(name, config, station, seed, weights)
+            act, reset, close = make_act(name, config, station, seed, weights, execution)
             rngs = ((i, stream(seed, Stream.EVAL, i)) for i in numbers)
+            policies.callback(close)  # after the robot: it may be planning
             evaluate(station, name, act, rngs, reset=reset, going_on=going_on, each=write)
             if station.robot.stopped:
                 raise RobotStoppedError(f"{leased.robot if leased else config.robot} stopped: {station.robot.stopped}")
-
-
-def executed(config: TrainConfig, execution: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with another way to execute plans, for policies that plan.
-
-    Raises:
-        ConfigError: the policy does not plan, or cannot execute its plans like this.
-    """
-    if not execution:
-        return config
-    if not hasattr(config.policy, "execution"):
-        raise ConfigError(f"{config.algo} decides at every step; it has no plans that could be executed otherwise")
-    own = replace(config.policy.execution, **execution)
-    return replace(config, policy=replace(config.policy, execution=own))
 
 
 def evaluate_run(
@@ -125,7 +114,8 @@ def evaluate_run(
     """
     paths = RunPaths(Path(run_dir).resolve())
     config = load_config(paths, policy=bool(execution))
-    executed(config, execution or {})
+    if execution:
+        executed(config.algo, config.policy, load_base(config) if needs_base(config) else None, execution)
     calls = require_checkpoint(paths.checkpoints).progress.calls if POLICY in who else 0
     paths.evaluation.mkdir(exist_ok=True)
     robots: list[Grant | None] = list(grants)

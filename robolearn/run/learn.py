@@ -104,7 +104,7 @@ class LearnLoop:
             self.updates += self.learner.updates_per_call
             if self.on_policy or self.calls % self.cadence.publish_calls == 0:
                 self.publish()
-        if time.monotonic() - self._last_log >= self.cadence.log_s:
+        if self.on_policy or time.monotonic() - self._last_log >= self.cadence.log_s:
             self._last_log = time.monotonic()
             self._log(self._line(metrics))
 
@@ -113,6 +113,8 @@ class LearnLoop:
         if self.on_policy:
             rollouts = replay.rollouts(self.version)
             return rollouts if 2 * len(rollouts) >= self.on_policy else None
+        if learner.online and learner.demo_fraction == 1.0 and not replay.demo_transitions:
+            return None  # nobody has shown or corrected anything yet: the robot goes on as it is
         mixture: Parts | None = getattr(learner, "mixture", None)
         if learner.chunk:
             return replay.sample_chunks(

@@ -8,17 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-import numpy as np
-
 from robolearn.buffer.replay import Replay
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.store import locked
 from robolearn.core import plugins
 from robolearn.core.errors import StoreError
 from robolearn.core.protocols import Learner
-from robolearn.core.spec import Array
-from robolearn.core.types import TaskSpec
-from robolearn.run.base import load_base, needs_base
+from robolearn.run.base import load_base, needs_base, unit_statistics
 from robolearn.run.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
 from robolearn.run.config import TrainConfig
 from robolearn.run.counters import Field
@@ -67,12 +63,6 @@ def resolve_device(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def unit_statistics(spec: TaskSpec) -> dict[str, tuple[Array, Array]]:
-    """Mean 0 and deviation 1 for every vector: tasks show observations at about unit scale."""
-    vectors = {key: array for key, array in spec.observation.items() if array.dtype != "uint8"}
-    return {key: (np.zeros(a.shape, np.float32), np.ones(a.shape, np.float32)) for key, a in vectors.items()}
 
 
 class LearnerProcess:

@@ -20,12 +20,15 @@ class UpdateLimiter:
     Attributes:
         ratio: gradient updates per robot step (UTD).
         slack: steps the actors may be ahead of the learner.
+        held: of these, steps that may have been made but not stored yet: a reward that looks ahead keeps one row of
+            each robot back until the next step.
         start_steps: robot steps before the first update.
     """
 
     ratio: float
     slack: int = _SLACK
     start_steps: int = 0
+    held: int = 0
 
     def check(self, per_call: int) -> None:
         """Refuse a learner and a limiter that would wait for each other for ever.
@@ -33,9 +36,10 @@ class UpdateLimiter:
         Raises:
             ConfigError: one learner call is worth more steps than the actors may be ahead.
         """
-        if per_call > self.ratio * self.slack:
+        ahead = self.slack - self.held
+        if per_call > self.ratio * ahead:
             raise ConfigError(
-                f"{per_call} updates a call at {self.ratio:g} updates per robot step need the robot {self.slack} steps "
+                f"{per_call} updates a call at {self.ratio:g} updates per robot step need the robot {ahead} steps "
                 "ahead or more; give the policy's Config a larger utd, or make fewer updates a call"
             )
 
@@ -55,10 +59,13 @@ class UpdateLimiter:
 def limiter_of(config: TrainConfig) -> UpdateLimiter:
     """The limiter of a run; a family that only learns from stored data has none to speak of.
 
-    A family on policy learns once from all that its robots did in ``on_policy`` steps: so far they may be ahead.
+    A family on policy learns once from all that its robots did in ``on_policy`` steps: so far they may be ahead. The
+    slack grows with the robots whatever the reward: each has a step under way, and may keep one back.
     """
+    robots = max(1, config.robots)
     return UpdateLimiter(
         ratio=float(getattr(config.policy, "utd", 1)),
-        slack=_SLACK + int(getattr(config.policy, "on_policy", 0)),
+        slack=_SLACK + int(getattr(config.policy, "on_policy", 0)) + robots,
         start_steps=int(getattr(config.policy, "start_steps", 0)),
+        held=robots,
     )

@@ -21,8 +21,9 @@ from robolearn.buffer.writer import Writer
 from robolearn.core.errors import ConfigError
 from robolearn.core.files import fsync_dir
 from robolearn.core.protocols import Reward
-from robolearn.core.types import Judgement, Kind, Source, TaskSpec, Transition
+from robolearn.core.types import Judgement, Kind, TaskSpec, Transition
 from robolearn.rewards.parts.build import build_reward
+from robolearn.run.act import by_human, own
 
 WRITER = "rejudged"
 """Writer name of episodes with another reward."""
@@ -100,7 +101,7 @@ def rewarded(rows: Sequence[Transition], success: bool, reward: Reward) -> tuple
     new = [rows[0]]
     for t in range(1, len(rows)):
         row, last = rows[t], t + 1 == len(rows)
-        taken_over = row.source is Source.POLICY and not last and rows[t + 1].source is Source.HUMAN
+        taken_over = own(row) and not last and by_human(rows[t + 1])
         # the step limit is the loop's, not the task's: a reward is told of the task's own ends
         told = Judgement(row.reward, Kind.MID if row.kind is Kind.TRUNCATED else row.kind, success and last)
         judged = reward.of(told, row.observation, taken_over=taken_over)

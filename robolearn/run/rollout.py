@@ -55,10 +55,11 @@ def rollout(
     config = on_robot(load_config(paths), robot)
     weights = require_checkpoint(paths.checkpoints).policy
     station = build_station(config, grant)
-    act, reset = make_act(POLICY, config, station, seed, weights)
     outcome: list[dict[str, Any]] = []
-    with ExitStack() as stack:
+    with ExitStack() as policies, ExitStack() as stack:
         stack.callback(station.robot.close)
+        act, reset, close = make_act(POLICY, config, station, seed, weights)
+        policies.callback(close)  # after the robot: it may be planning
         film = stack.enter_context(_Film(station, Path(video))) if video is not None else None
         for index in range(episodes):
             reset()

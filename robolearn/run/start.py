@@ -9,7 +9,7 @@ from pathlib import Path
 
 from robolearn.buffer.store import locked
 from robolearn.core import config as typed
-from robolearn.core.errors import ResumeError
+from robolearn.core.errors import ConfigError, ResumeError
 from robolearn.run import rundir
 from robolearn.run.base import base_run, freeze_base, role_of_base
 from robolearn.run.complete import complete, remarks
@@ -17,6 +17,14 @@ from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.place import LocalScheduler, Outlook, Place, Scheduler
 from robolearn.run.roles import plan
 from robolearn.run.supervise import RunResult, Supervisor, View
+from robolearn.run.watch import freeze_reward
+
+_FREE = {
+    *("run_dir", "base_algo", "base", "human", "script", "headless", "wait", "video", "device", "robots", "realtime"),
+    *("eval_episodes", "eval_experts", "eval_every", "eval_curve_episodes", "checkpoint_every_s", "publish_every"),
+    *("ram_gb", "disk_gb"),
+}
+"""What two bases may differ in and still be the same one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +62,28 @@ def train(
 def _make_base(
     config: TrainConfig, argv: Sequence[str], *, live: View | None, show: Callable[[Start], None] | None
 ) -> RunResult:
-    """Train the base of a run, go on with it where it stopped, or take it as it is when it is done."""
+    """Train the base of a run, go on with it where it stopped, or take it as it is when it is done.
+
+    Raises:
+        ConfigError: there is one of another configuration in its place.
+    """
     paths = RunPaths(Path(config.run_dir))
     if not paths.config.is_file():
         return train(config, argv=argv, live=live, show=show)
+    changed = [line for line in typed.diff(rundir.load_config(paths), prepare(config)[0]) if not _free(line)]
+    if changed:
+        raise ConfigError(
+            f"the base {paths.root} is there already, but is not the one this run would make: {'; '.join(changed)}; "
+            f"take it with --base {paths.root}, or choose another --run-dir"
+        )
     if paths.results.is_file():
         return RunResult(paths.root, "done", {})
     return resume(paths.root, live=live, show=show)
+
+
+def _free(line: str) -> bool:
+    """Whether a line of ``typed.diff`` is of no account for what a base learns."""
+    return line.partition(":")[0].partition(".")[0] in _FREE
 
 
 def resume(
@@ -145,4 +168,5 @@ def _run(
     if show is not None:
         show(Start(paths.root, scheduler.places(), remarks(config)))
     freeze_base(config, paths)
+    freeze_reward(config, paths)
     return Supervisor(paths, config, scheduler, live).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from robolearn.core import plugins
@@ -14,6 +14,7 @@ from robolearn.core.types import TaskSpec
 from robolearn.hal.safety import SafeRobot
 from robolearn.run.base import load_base, needs_base
 from robolearn.run.config import TrainConfig
+from robolearn.run.execution import emulated, executed
 from robolearn.run.guard import Grant
 from robolearn.run.robots import driver_config, shared, split_robot
 
@@ -28,6 +29,8 @@ class Station:
     """Renders (height, width, 3) uint8 for people, from (width, height), where the robot is simulated."""
     timing: Callable[[], Mapping[str, float]] | None = None
     """What the driver measures of its own timing, name -> value; None where it measures nothing."""
+    realtime: bool = False
+    """Time passes while a policy thinks; else the robot waits for every action."""
 
 
 def build_task(config: TrainConfig) -> Task:
@@ -66,15 +69,42 @@ def build_station(
             f"{robot.spec.control_hz:g} Hz; they have to agree"
         )
     guarded = SafeRobot(robot, module.limits(config.env), epoch=grant.epoch if grant else 0, on_event=on_event)
-    return Station(guarded, task, film=getattr(robot, "render", None), timing=getattr(robot, "timing", None))
+    film, timing = getattr(robot, "render", None), getattr(robot, "timing", None)
+    return Station(guarded, task, film=film, timing=timing, realtime=realtime)
 
 
-def build_policy(config: TrainConfig, task: Task, *, seed: int) -> Policy:
-    """The acting half of the run's policy family, over the base of the run where the family has one."""
+def build_policy(
+    config: TrainConfig,
+    task: Task,
+    *,
+    seed: int,
+    realtime: bool = False,
+    execution: Mapping[str, Any] | None = None,
+) -> Policy:
+    """The acting half of the run's policy family, over the base of the run where the family has one.
+
+    Args:
+        realtime: whether it acts in real time. Elsewhere no time passes while it thinks: plans that were to be made in
+            a thread are made at once, and become available after the delay they are configured with.
+        execution: how plans are executed instead of as trained.
+
+    Raises:
+        ConfigError: it has no plans, or cannot execute them like this.
+    """
+    own, base = config.policy, load_base(config) if needs_base(config) else None
+    if execution:
+        own, base = executed(config.algo, own, base, execution)
+    if not realtime:
+        own, base = emulated(own), base and replace(base, config=emulated(base.config))
+    extra = {"base": base} if needs_base(config) else {}
     family = plugins.load("policy", config.algo)
-    extra = {"base": load_base(config)} if needs_base(config) else {}
-    policy: Policy = family.build_policy(config.policy, task.spec, seed=seed, device="cpu", **extra)
+    policy: Policy = family.build_policy(own, task.spec, seed=seed, device="cpu", **extra)
     return policy
+
+
+def close_policy(policy: Policy) -> None:
+    """End what a policy does beside acting, such as planning in a thread."""
+    getattr(policy, "close", lambda: None)()
 
 
 def stored_spec(config: TrainConfig, spec: TaskSpec) -> TaskSpec:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Human, Reward, Task
 from robolearn.core.types import TaskSpec
-from robolearn.run.config import TrainConfig
+from robolearn.run.config import RunPaths, TrainConfig
 from robolearn.run.robots import shared
 from robolearn.teleop import scripted
 
@@ -51,14 +53,29 @@ def reward_name(config: TrainConfig) -> str:
 
 
 def build_reward(config: TrainConfig, spec: TaskSpec) -> Reward | None:
-    """What a step is worth; None where it is what the task says.
+    """What a step is worth; None where it is what the task says. A run that exists takes what ``freeze_reward`` kept.
 
     Raises:
-        ConfigError: no such reward, or one that does not fit the task.
+        ConfigError: no such reward, or one that does not fit the task, or waits for what nobody gives.
     """
     name = reward_name(config)
     if name == "task":
         return None
     from robolearn.rewards.parts import build
 
-    return build.build_reward(name, spec)
+    build.check_fed(name)
+    kept = RunPaths(Path(config.run_dir)).reward if config.run_dir else None
+    return build.build_reward(name, spec, frozen=kept if kept is not None and kept.is_dir() else None)
+
+
+def freeze_reward(config: TrainConfig, paths: RunPaths) -> None:
+    """Copy what the run's reward is made of (a classifier) into the run; what is there already stays.
+
+    Raises:
+        ConfigError, CorruptDataError: there is none, or it is damaged.
+    """
+    name = reward_name(config)
+    if name != "task":
+        from robolearn.rewards.parts import build
+
+        build.freeze(name, paths.reward)

@@ -40,6 +40,7 @@ class Counting:
         self.seen: list[list[float]] = []
         self.guides: list[Guide | None] = []
         self.threads: set[int] = set()
+        self.loads: set[int] = set()
 
     def plan(self, observation: Mapping[str, Array], count: int, *, guide: Guide | None = None) -> Array:
         assert set(observation) == {"step"}
@@ -59,6 +60,7 @@ class Counting:
 
     def load(self, weights: Mapping[str, Array]) -> None:
         self.check(weights)
+        self.loads.add(threading.get_ident())
         self.version = int(weights["version"][0])
 
 
@@ -262,6 +264,8 @@ def test_what_cannot_be_executed_is_said() -> None:
         ChunkPolicy(Counting(8), spec(), Execution(execute=9))
     with pytest.raises(ConfigError, match=r"execute is 7; expected at most 6, the horizon of 8 less a delay of 2"):
         ChunkPolicy(Counting(8), spec(), Execution("realtime", execute=7, delay=2))
+    with pytest.raises(ConfigError, match=r"execute is 8; expected at most 7, the horizon of 8 less a delay of 1"):
+        ChunkPolicy(Counting(8), spec(), Execution("naive", execute=8, threaded=True))
     with pytest.raises(ConfigError, match=r"delay is 3; expected at most execution.execute 2"):
         ChunkPolicy(Counting(8), spec(), Execution("naive", execute=2, delay=3))
     for bad in ({"execute": 0}, {"delay": -1}, {"delay": 1}, {"mode": "ensemble", "threaded": True}):
@@ -345,7 +349,7 @@ def test_a_late_plan_never_makes_the_robot_wait() -> None:
     assert policy.timing()["starved"] == 0.0
     finish(policy, planner)
     policy.close()
-    assert len(planner.threads) == 2  # the first plan was made here
+    assert len(planner.threads) == 1
 
 
 def test_the_delay_that_was_measured_is_expected_of_the_next_plan() -> None:
@@ -424,6 +428,21 @@ def test_the_thread_ends_with_the_episode() -> None:
     assert not planners()
     assert drive(policy, 1) == [(0, 0, 9)]  # not what was begun in the episode before
     policy.close()
+    policy.close()
+
+
+def test_an_abandoned_plan_of_the_thread_is_never_used_and_nobody_plans_beside_it() -> None:
+    planner = Gated()
+    policy = ChunkPolicy(planner, spec(), THREADED)
+    drive(policy, 3)  # the second plan is being made
+    policy.load(weights(6))
+    policy.abandon()
+    planner.gate.release(2)
+    assert drive(policy, 2, first=3) == [(3, 3, 6), (4, 3, 6)]
+    assert planner.loads <= planner.threads
+    assert len(planner.threads) == 1
+    assert threading.get_ident() not in planner.threads
+    planner.gate.release()
     policy.close()
 
 

@@ -119,6 +119,28 @@ def test_it_acts_by_the_best_of_offers_and_edits() -> None:
     assert max(chosen) >= COUNT > min(chosen)
 
 
+def test_averaged_edits_see_through_the_averaged_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = pixel_spec()
+    config = replace(CONFIG, critic_lr=0.02, actor_average=0.1)
+    one, policy = made(config, spec), ExpoPolicy(config, spec, Many(), seed=0, device="cpu")
+    for seed in range(2):
+        one.update(rows_of(config, spec, one.batch_rows, seed))
+    policy.load(one.snapshot())
+    seen: list[Array] = []
+    monkeypatch.setattr(policy, "_edited", lambda features, offers, explore: seen.append(features) or offers)
+    observation = one_of(spec, 3)
+    noted = {**observation, **policy.annotate(observation)}
+    embeddings = []
+    for explore, encoder in ((True, one._encoder), (False, one._actor._average.encoder)):
+        policy.act(noted, explore=explore)
+        assert encoder is not None
+        with torch.no_grad():
+            embedded = encoder({key: torch.from_numpy(observation[key])[None] for key in encoder.keys})[0].numpy()
+        np.testing.assert_allclose(seen[-1][: encoder.size], embedded, atol=1e-6)
+        embeddings.append(embedded)
+    assert np.abs(embeddings[0] - embeddings[1]).max() > 1e-3
+
+
 def test_exploring_draws_edits_and_judges() -> None:
     one = trained(CONFIG, SPEC)
     policy = ExpoPolicy(CONFIG, SPEC, Many(), seed=0, device="cpu")
@@ -303,3 +325,23 @@ def test_a_base_is_needed() -> None:
     weights = learner(bc, bc.Config(hidden=16), SPEC).snapshot()
     policy = expo.build_policy(CONFIG, stored(CONFIG, SPEC), seed=0, base=Base("bc", bc.Config(hidden=16), weights))
     assert policy.annotate(one_of(SPEC, 0))[CANDIDATES].shape == (COUNT * ACTION,)
+
+
+def test_how_its_base_plans_can_be_known_and_ends_with_it() -> None:
+    class Planning(Many):
+        closed = False
+
+        def timing(self) -> dict[str, float]:
+            return {"plan_p50_ms": 3.0}
+
+        def close(self) -> None:
+            self.closed = True
+
+    base = Planning()
+    policy = expo.ExpoPolicy(expo.Config(), SPEC, base, seed=0, device="cpu")
+    assert policy.timing() == {"plan_p50_ms": 3.0}
+    policy.close()
+    assert base.closed
+    plain = expo.ExpoPolicy(expo.Config(), SPEC, Many(), seed=0, device="cpu")
+    assert plain.timing() == {}
+    plain.close()

@@ -24,7 +24,9 @@ from robolearn.policies.residual import PROPOSAL, ResidualPolicy, ScaledReach, s
 from .based_toy import ENV, biased_base, learn, success
 from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
 
-CONFIG = residual.Config(critics=3, hidden=16, batch=8, utd=3, image_channels=(4, 4), image_width=6, shift_pad=1)
+CONFIG = residual.Config(
+    see_base=True, critics=3, hidden=16, batch=8, utd=3, image_channels=(4, 4), image_width=6, shift_pad=1
+)
 CLONE = bc.Config(hidden=16, image_channels=(4, 4), image_width=6)
 SPECS = {"state": state_spec(), "pixels": pixel_spec()}
 both = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
@@ -262,3 +264,35 @@ def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
 
 def _normal() -> dict[str, tuple[Array, Array]]:
     return {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
+
+
+def test_how_its_base_plans_can_be_known_and_ends_with_it() -> None:
+    class Planning:
+        closed = False
+
+        def timing(self) -> dict[str, float]:
+            return {"plan_p50_ms": 3.0}
+
+        def close(self) -> None:
+            self.closed = True
+
+    base, (alone, _) = Planning(), policy_and_base(CONFIG, state_spec())
+    policy = ResidualPolicy(CONFIG, base, alone._network)  # type: ignore[arg-type]
+    assert policy.timing() == {"plan_p50_ms": 3.0}
+    policy.close()
+    assert base.closed
+    assert alone.timing() == {}  # a base that plans nothing
+    alone.close()
+
+
+def test_by_default_nobody_looks_at_what_the_base_proposes() -> None:
+    config, spec = replace(CONFIG, see_base=False), SPECS["state"]
+    policy, _ = policy_and_base(config, spec)
+    trained = made(config, spec)
+    trained.update(rows_of(config, spec, trained.batch_rows))
+    policy.load(trained.snapshot())
+    (observation,) = each(spec, 1)
+    low, high = ({**observation, PROPOSAL: np.full(ACTION, value, np.float32)} for value in (-0.2, 0.2))
+    difference = policy.act(high, explore=False) - policy.act(low, explore=False)
+    np.testing.assert_allclose(difference, 0.4, atol=1e-6)  # the same correction of both
+    assert residual.Config().see_base is False

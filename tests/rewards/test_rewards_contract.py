@@ -68,7 +68,7 @@ def judged(reward: Reward, steps: Sequence[Step], taken_over: Sequence[bool] = (
     for (judgement, after), taken in itertools.zip_longest(steps, taken_over[: len(steps)], fillvalue=False):
         answer = reward.of(judgement, after, taken_over=False)
         if reward.looks_ahead and taken:
-            again = reward.of(answer, after, taken_over=True)
+            again = reward.of(judgement, after, taken_over=True)
             assert (again.kind, again.success) == (answer.kind, answer.success), "only the reward may look ahead"
             answer = again
         found.append(answer)

@@ -12,7 +12,7 @@ from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.types import Judgement, Kind, Moment, Skill, Source, TaskSpec, Transition
 from robolearn.hal.drivers import fake
 from robolearn.hal.safety import SafeRobot, SafetyLimits
-from robolearn.run.act import run_episode
+from robolearn.run.act import by_human, run_episode
 from robolearn.run.station import Station
 
 SCALE = 0.01
@@ -225,3 +225,72 @@ def test_after_each_step_that_a_human_drove_the_policy_is_told_that_its_plan_is_
         abandon=lambda: told.append(len(hand.moments)),
     )
     assert told == [3, 4]
+
+
+class Doubts(Blame):
+    """Sees no success in what the task takes for one, and remembers what it was told."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        self.looks_ahead, self.told = ahead, list[tuple[Judgement, bool]]()
+
+    def of(self, judgement: Judgement, after: Observation, *, taken_over: bool) -> Judgement:
+        self.told.append((judgement, taken_over))
+        return Judgement(0.5, Kind.MID, False)
+
+
+class ReachOnce(Reach):
+    """Cannot go on where it has ended."""
+
+    ends_for_good = True
+
+
+def test_where_the_reward_sees_no_success_the_episode_goes_on_if_the_task_can_and_else_is_truncated() -> None:
+    for task, steps in ((Reach(), 10), (ReachOnce(), 4)):
+        rows: list[Transition] = []
+        doubts = Doubts(ahead=False)
+        episode = run_episode(station(task), forward, np.random.default_rng(0), append=rows.append, reward=doubts)
+        assert (episode.steps, episode.success) == (steps, False)
+        assert [row.kind for row in rows[1:]] == [Kind.MID] * (steps - 1) + [Kind.TRUNCATED]
+        assert (rows[-1].discount, rows[-1].reward) == (1.0, 0.5)
+    assert run_episode(station(ReachOnce()), forward, np.random.default_rng(0)).success
+
+
+def test_a_reward_that_is_asked_again_is_told_what_the_task_said() -> None:
+    doubts = Doubts(ahead=True)
+    hand = Hand({2: np.zeros(3, dtype=np.float32)})
+    run_episode(station(Reach(max_steps=4)), still, np.random.default_rng(0), human=hand, reward=doubts)
+    assert [taken_over for _, taken_over in doubts.told] == [False, False, True, False, False]
+    assert doubts.told[2][0] is doubts.told[1][0]
+
+
+NAN = np.full(3, np.nan, dtype=np.float32)
+
+
+def test_an_own_step_that_safety_refused_is_blamed_and_a_persons_is_not() -> None:
+    rows: list[Transition] = []
+    proposals = iter([still({}, {}), NAN, still({}, {}), still({}, {}), still({}, {}), still({}, {})])
+    aside = np.array([0.0, 0.5, 0.0], dtype=np.float32)
+    run_episode(
+        station(Reach(max_steps=6)),
+        lambda observation, raw: next(proposals),
+        np.random.default_rng(0),
+        append=rows.append,
+        human=Hand({2: NAN, 3: aside, 5: aside}),
+        reward=Blame(),
+    )
+    policy, human, safety = Source.POLICY, Source.HUMAN, Source.SAFETY
+    assert [row.source for row in rows[1:]] == [policy, safety, safety, human, policy, human]
+    assert [by_human(row) for row in rows[1:]] == [False, False, True, True, False, True]
+    assert [row.reward for row in rows[1:]] == [0, -1, 0, 0, -1, 0]
+
+
+def test_an_action_of_a_person_that_is_no_number_is_stored_as_one() -> None:
+    rows: list[Transition] = []
+    half = np.array([np.nan, 0.5, np.inf])
+    episode = run_episode(
+        station(Reach(max_steps=2)), still, np.random.default_rng(0), append=rows.append, human=Hand({0: half})
+    )
+    assert (episode.interventions, rows[1].source) == (1, Source.SAFETY)
+    assert rows[1].human is not None
+    assert rows[1].human.dtype == np.float32
+    np.testing.assert_array_equal(rows[1].human, np.array([0.0, 0.5, 0.0], dtype=np.float32))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from robolearn.core import plugins
 from robolearn.core.errors import ConfigError, CorruptDataError, ResumeError
-from robolearn.policies import bc
-from robolearn.run import rundir
-from robolearn.run.base import base_run, check_base, freeze_base, load_base
+from robolearn.core.types import Base
+from robolearn.policies import bc, expo, flow, hg_dagger, residual
+from robolearn.run import rundir, start
+from robolearn.run.base import base_run, check_base, freeze_base, load_base, unit_statistics
 from robolearn.run.checkpoint import Checkpoint, Progress, save_checkpoint
 from robolearn.run.complete import complete
 from robolearn.run.config import RunPaths, TrainConfig
@@ -121,3 +124,124 @@ def test_base_files_are_plain_data(tmp_path: Path) -> None:
     meta = json.loads((paths.base / "base.json").read_text())
     assert (meta["algo"], meta["updates"], meta["run"]) == ("bc", 10, str(base.root))
     assert sorted(path.name for path in paths.base.iterdir()) == ["base.json", "policy.safetensors"]
+
+
+TINY_FLOW = flow.Config(mlp_width=16, mlp_blocks=1)
+DAGGER = hg_dagger.Config(flow=TINY_FLOW, bc=TINY)
+RL: dict[str, Any] = {"hidden": 16, "critics": 2}
+CONFIGS = {
+    "bc": TINY,
+    "flow": TINY_FLOW,
+    "hg_dagger": DAGGER,
+    "residual": residual.Config(**RL),
+    "expo": expo.Config(**RL, target_critics=1),
+}
+
+
+def run_of(root: Path, algo: str, base: RunPaths | None = None, policy: object = None) -> RunPaths:
+    """A run of any family whose learner has left a checkpoint."""
+    config = dataclasses.replace(config_of(root), algo=algo, policy=policy or CONFIGS[algo])
+    config = dataclasses.replace(config, base=str(base.root) if base else "")
+    paths = rundir.create(config, ["robolearn", "train"])
+    freeze_base(config, paths)
+    family, spec = plugins.load("policy", algo), build_task(config).spec
+    stored = getattr(family, "stored", lambda _, plain: plain)(config.policy, spec)
+    extra = {"base": load_base(config)} if hasattr(family, "BASE") else {}
+    learner = family.build_learner(config.policy, stored, seed=0, statistics=unit_statistics(stored), **extra)
+    save_checkpoint(paths.checkpoints, Checkpoint(Progress(1, 10, 0, 0, {}), learner.state(), learner.snapshot()))
+    return paths
+
+
+@pytest.mark.parametrize("inner", ["bc", "flow"])
+def test_what_corrections_have_improved_can_be_a_base_itself(tmp_path: Path, inner: str) -> None:
+    # the base's network is not the one that hg_dagger itself would make
+    other = dataclasses.replace(TINY_FLOW, mlp_width=24) if inner == "flow" else dataclasses.replace(TINY, hidden=12)
+    first = run_of(tmp_path / "first", inner, policy=other)
+    corrected = run_of(tmp_path / "corrected", "hg_dagger", first)
+    for algo in ("residual", "hg_dagger"):
+        config = child(tmp_path, corrected, algo=algo, policy=CONFIGS[algo], run_dir=str(tmp_path / algo))
+        complete(config)
+        paths = RunPaths(Path(config.run_dir))
+        paths.root.mkdir()
+        freeze_base(config, paths)
+        base = load_base(config)
+        assert base is not None
+        network = ("mlp_width", "chunk", "net") if inner == "flow" else ("hidden", "layers")
+        assert base.algo == inner
+        assert [getattr(base.config, n) for n in network] == [getattr(other, n) for n in network]
+        spec = build_task(config).spec
+        plugins.load("policy", algo).build_policy(config.policy, spec, seed=0, base=base)
+
+
+def test_every_pair_of_families_is_decided_before_anything_is_made(tmp_path: Path) -> None:
+    alone = {"bc": run_of(tmp_path / "bc", "bc"), "flow": run_of(tmp_path / "flow", "flow")}
+    bases = {**alone, "hg_dagger": run_of(tmp_path / "hg_dagger", "hg_dagger")}
+    bases["residual"] = run_of(tmp_path / "residual", "residual", alone["bc"])
+    works = {
+        "flow": {"flow", "hg_dagger"},
+        "hg_dagger": {"bc", "flow", "hg_dagger"},
+        "residual": {"bc", "flow", "hg_dagger"},
+        "expo": {"bc", "flow", "hg_dagger"},
+    }
+    for algo, good in works.items():
+        for name, base in bases.items():
+            config = child(tmp_path, base, algo=algo, policy=CONFIGS[algo])
+            if name in good:
+                complete(config)
+            else:
+                with pytest.raises(ConfigError, match=f"--base .*{name}: "):
+                    complete(config)
+    wider = dataclasses.replace(TINY_FLOW, mlp_width=24)
+    with pytest.raises(ConfigError, match=r"another network: mlp_width 16 \(here 24\)"):
+        complete(child(tmp_path, bases["flow"], algo="flow", policy=wider))
+
+
+def test_a_base_that_would_be_made_first_is_tried_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(config_of(tmp_path / "run"), algo="residual", policy=CONFIGS["residual"])
+    complete(dataclasses.replace(config, base_algo="bc"))
+    with pytest.raises(ConfigError, match="a family that imitates"):
+        complete(dataclasses.replace(config, base_algo="rlpd"))
+
+    def picky(config: object, spec: object, *, seed: int, base: Base | None) -> None:
+        raise ConfigError(f"not over {base.algo if base else None}")
+
+    monkeypatch.setattr(residual, "build_policy", picky)
+    with pytest.raises(ConfigError, match="base_algo bc: not over bc"):
+        complete(dataclasses.replace(config, base_algo="bc"))
+
+
+def test_a_base_of_another_environment_is_refused(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    spec = build_task(config_of(tmp_path / "x")).spec
+    with pytest.raises(ConfigError, match=f"trained on {spec.name}, this run is about dm:reacher/hard"):
+        check_base(child(tmp_path, base), dataclasses.replace(spec, name="dm:reacher/hard"))
+
+
+def test_a_base_beside_the_run_is_taken_only_if_it_is_the_one(tmp_path: Path) -> None:
+    config = dataclasses.replace(config_of(tmp_path / "run"), algo="residual", policy=None, base_algo="bc", demos=7)
+    wanted, root = start.prepare(config)
+    made, _ = start.prepare(base_run(wanted, root))
+    paths = rundir.create(dataclasses.replace(made, wait=3.0, eval_episodes=1), ["robolearn", "train"])
+    paths.results.write_text("{}")
+    again = base_run(wanted, root)
+    assert start._make_base(again, [], live=None, show=None).state == "done"
+    others: tuple[dict[str, Any], ...] = ({"seed": 5}, {"demos": 3}, {"policy": TINY})
+    for other in others:
+        with pytest.raises(ConfigError, match=rf"not the one this run would make: .*{next(iter(other))}"):
+            start._make_base(dataclasses.replace(again, **other), [], live=None, show=None)
+
+
+def test_a_base_that_is_made_first_costs_shared_robots_little_time(tmp_path: Path) -> None:
+    config = TrainConfig(algo="residual", base_algo="bc", eval_episodes=100)
+    assert base_run(config, tmp_path / "mine").eval_episodes == 100
+    assert base_run(dataclasses.replace(config, robot="ros2:/fr3_1"), tmp_path / "mine").eval_episodes == 10
+    few = dataclasses.replace(config, robot="ros2:/fr3_1", eval_episodes=4)
+    assert base_run(few, tmp_path / "mine").eval_episodes == 4
+
+
+def test_the_scripted_person_is_as_the_family_wants_unless_somebody_says(tmp_path: Path) -> None:
+    wanted = complete(TrainConfig(tier="smoke", algo="rlif"))
+    assert (wanted.script.disagree, wanted.script.patience) == (0.5, 3)
+    said = TrainConfig(tier="smoke", algo="rlif", script=type(wanted.script)(skill=wanted.script.skill))
+    assert complete(said).script == said.script
+    assert complete(wanted) == wanted

@@ -17,7 +17,9 @@ from robolearn.cli import record, train
 from robolearn.cli.by_id import spell_out
 from robolearn.cli.options import parse
 from robolearn.core.errors import ConfigError
-from robolearn.core.types import Skill
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Kind, Skill, Transition
+from robolearn.rewards.parts.build import build_reward
 from robolearn.run.act import Act, run_episode
 from robolearn.run.complete import complete, remarks
 from robolearn.run.config import RunPaths, TrainConfig
@@ -152,6 +154,26 @@ def test_documented_expert_swings_the_pendulum_up(tmp_path: Path, monkeypatch: p
 def make_script(station: Station, noise: np.random.Generator) -> Act:
     """The expert acts."""
     return lambda observation, raw: station.task.expert(raw, noise, skill=Skill.INFORMED)
+
+
+def test_an_environment_that_ended_is_not_stepped_on_where_the_reward_sees_no_success() -> None:
+    config = config_of(f"gym:{LINE}", "--env-kwargs", '{"size": 40.0}', "--success-key", "terminated")
+    station = build_station(complete(config))
+    rows: list[Transition] = []
+
+    def rest(observation: Observation, raw: Observation) -> Array:
+        return np.zeros(2, np.float32)
+
+    far = [seed for seed in range(12) if run_episode(station, rest, np.random.default_rng(seed)).success]
+    assert far
+    for text in ("keys", "task+keys"):
+        reward = build_reward(text, station.task.spec)
+        episode = run_episode(station, rest, np.random.default_rng(far[0]), append=rows.append, reward=reward)
+        ended = text != "keys"  # the sum ends where the task does
+        assert (episode.success, episode.steps) == (ended, 1)
+        assert rows[-1].kind is (Kind.TERMINATED if ended else Kind.TRUNCATED)
+    assert not station.robot.stopped
+    station.robot.close()
 
 
 @pytest.mark.slow

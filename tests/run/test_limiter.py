@@ -3,7 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robolearn.core.errors import ConfigError
-from robolearn.run.limiter import UpdateLimiter
+from robolearn.policies import rlpd
+from robolearn.run.config import TrainConfig
+from robolearn.run.limiter import UpdateLimiter, limiter_of
 
 
 @given(
@@ -34,6 +36,29 @@ def test_a_learner_whose_calls_are_too_large_for_the_slack_is_refused() -> None:
     UpdateLimiter(1.0, slack=64).check(64)
     with pytest.raises(ConfigError, match="65 updates a call"):
         UpdateLimiter(1.0, slack=64).check(65)
+
+
+def test_steps_that_are_kept_back_do_not_count_as_slack() -> None:
+    UpdateLimiter(1.0, slack=69, held=5).check(64)
+    with pytest.raises(ConfigError, match="need the robot 64 steps ahead"):
+        UpdateLimiter(1.0, slack=69, held=5).check(65)
+
+
+@pytest.mark.parametrize("robots", range(1, 61))
+def test_robots_that_each_keep_a_row_back_and_the_learner_never_wait_for_each_other(robots: int) -> None:
+    """As with a reward that looks ahead: a row is stored when the next step of its robot begins."""
+    config = rlpd.Config()
+    limiter = limiter_of(TrainConfig(policy=config, robots=robots))
+    limiter.check(config.utd)
+    begun, updates, kept = 0, 0, [0] * robots
+    for turn in range(50 * robots):
+        if limiter.actor_may(begun, updates):
+            begun, kept[turn % robots] = begun + 1, 1
+            continue
+        stored = begun - sum(kept)  # all robots wait
+        assert limiter.learner_may(updates, config.utd, stored), "deadlock"
+        updates += config.utd
+    assert updates > 0
 
 
 def test_no_update_before_the_start_steps() -> None:

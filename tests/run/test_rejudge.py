@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +140,14 @@ def test_takeovers_are_counted_once_each(humans: set[int]) -> None:
     takeovers = sum(after and not before for before, after in pairwise(steps))
     assert sum(row.reward for row in new) == -takeovers
     assert all(row.source is Source.POLICY for row in new if row.reward < 0.0)
+
+
+def test_who_drove_is_known_of_steps_that_safety_refused() -> None:
+    rows = toy.episode(3, success=True, humans=(4, 5, 8))
+    for t in (3, 4, 8):  # one of the policy, two of the person
+        rows[t] = dataclasses.replace(rows[t], source=Source.SAFETY)
+    new, _ = rewarded(rows, True, InterventionReward(Config()))
+    assert [row.index for row in new if row.reward < 0.0] == [3, 7]
 
 
 def test_only_a_new_buffer_is_written_and_nothing_is_left_of_a_failure(tmp_path: Path) -> None:

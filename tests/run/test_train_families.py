@@ -41,12 +41,17 @@ def results(run: Path) -> dict[str, Any]:
     return found
 
 
-def test_residual_goes_on_from_the_base_beside_it_and_every_row_knows_what_that_would_do(tmp_path: Path) -> None:
+def test_residual_goes_on_from_its_base_and_every_row_knows_what_that_would_do(tmp_path: Path) -> None:
     run, base = tmp_path / "run", tmp_path / "run-base"
     task = "peg_insert:smoke"
     made = train(task, "--algo", "bc", "--policy.updates", "200", *SMALL, "--run-dir", str(base))
     assert made.returncode == 0, made.stderr
-    done = train(task, "--algo", "residual", "--base-algo", "bc", *SMALL, *RL, "--run-dir", str(run))
+    ours = (task, "--algo", "residual", *SMALL, *RL, "--run-dir", str(run))
+    refused = train(*ours, "--base-algo", "bc")
+    assert refused.returncode != 0
+    assert "not the one this run would make: policy.updates: 200 -> 20000" in refused.stderr
+    assert not run.exists()
+    done = train(*ours, "--base", str(base), "--demos-from", str(base))
     assert done.returncode == 0, done.stderr
     assert results(run)["steps"] == 120
     config = load_config(RunPaths(run))

@@ -9,10 +9,10 @@ from robolearn.buffer.schema import Schema
 from robolearn.buffer.writer import Writer
 from robolearn.core import plugins
 from robolearn.run.act import run_episode
+from robolearn.run.base import unit_statistics
 from robolearn.run.complete import complete
 from robolearn.run.config import TrainConfig
 from robolearn.run.learn import Cadence, LearnLoop
-from robolearn.run.learner import unit_statistics
 from robolearn.run.limiter import UpdateLimiter
 from robolearn.run.station import build_policy, build_station
 from robolearn.sync.local import LocalFollower, LocalPublisher

@@ -54,6 +54,17 @@ def candidates(base: Policy, observation: Observation, count: int) -> Array:
     return np.tile(np.asarray(base.act(observation, explore=False), np.float32), (count, 1))
 
 
+def timing(base: Policy) -> dict[str, float]:
+    """How a base that plans ahead has planned, see ``ChunkPolicy.timing``; nothing of any other."""
+    measured: dict[str, float] = getattr(base, "timing", dict)()
+    return measured
+
+
+def close(base: Policy) -> None:
+    """End the thread in which a base plans ahead."""
+    getattr(base, "close", lambda: None)()
+
+
 def abandon(base: Policy) -> None:
     """Tell a base that plans ahead that its plan is void."""
     drop = getattr(base, "abandon", None)

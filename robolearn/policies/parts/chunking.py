@@ -20,16 +20,16 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from robolearn.core.clock import Clock, MonotonicClock
-from robolearn.core.errors import ConfigError, RobolearnError, SpecError
+from robolearn.core.errors import RobolearnError, SpecError
 from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array, Observation
 from robolearn.core.types import TaskSpec
+from robolearn.policies.parts.execution import Execution
 from robolearn.policies.parts.realtime import Delays, Guide, Worker, make_guide
 
 __all__ = ["ChunkPolicy", "Execution", "Guide", "Planner"]
@@ -64,64 +64,12 @@ class Planner(Protocol):
         """Take new weights as a whole; raises ResumeError when they belong to another network or task."""
 
 
-@dataclass(frozen=True)
-class Execution:
-    """How plans are executed, see the module's docstring.
-
-    Attributes:
-        mode: receding, ensemble, realtime or naive.
-        execute: s, actions of a plan that are executed before the next plan is begun (ensemble: one, always).
-        delay: d, steps between the observation and the availability of its plan (naive and realtime). Emulated,
-            exactly, unless ``threaded``; then it is what is expected before anything was measured.
-        threaded: plan in a thread while actions are given out (naive and realtime), for robots in real time: a plan
-            that is late never makes the robot wait, and what is late is measured, see ``ChunkPolicy.timing``.
-        ensemble_decay: m of the weights exp(-m i) of the ensemble.
-        guide_limit: largest guidance weight of realtime (beta in the paper).
-    """
-
-    mode: Literal["receding", "ensemble", "realtime", "naive"] = "receding"
-    execute: int = 8
-    delay: int = 0
-    threaded: bool = False
-    ensemble_decay: float = 0.01
-    guide_limit: float = 5.0
-
-    def __post_init__(self) -> None:
-        if self.execute < 1:
-            raise ConfigError(f"execution.execute is {self.execute}; it must be at least 1")
-        if self.delay < 0:
-            raise ConfigError(f"execution.delay is {self.delay}; it must be at least 0")
-        if self.mode in ("receding", "ensemble") and (self.delay or self.threaded):
-            given = "execution.threaded" if self.threaded else f"execution.delay {self.delay}"
-            raise ConfigError(f"{given} does not go with mode {self.mode}; only with realtime and naive")
-        if not math.isfinite(self.ensemble_decay):
-            raise ConfigError(f"execution.ensemble_decay is {self.ensemble_decay}; it must be finite")
-        if not self.guide_limit > 0.0:
-            raise ConfigError(f"execution.guide_limit is {self.guide_limit}; it must be positive")
-
-    def check(self, horizon: int) -> None:
-        """Whether plans of ``horizon`` actions can be executed like this: d <= s <= H - d.
-
-        Raises:
-            ConfigError: they cannot.
-        """
-        if self.mode != "ensemble" and self.execute > horizon - self.delay:
-            less = f" less a delay of {self.delay}" if self.delay else ""
-            raise ConfigError(
-                f"execution.execute is {self.execute}; expected at most {horizon - self.delay}, the horizon of "
-                f"{horizon}{less}"
-            )
-        if self.delay > self.execute:
-            raise ConfigError(
-                f"execution.delay is {self.delay}; expected at most execution.execute {self.execute}: a plan is begun "
-                "when the one before it is available"
-            )
-
-
 class ChunkPolicy:
     """A ``Policy`` that executes the plans of a planner. It samples whether it explores or not.
 
-    It is driven, in one episode, either with ``act`` or with ``candidates``, once per control step.
+    It is driven, in one episode, either with ``act`` or with ``candidates``, once per control step. With ``threaded``
+    all plans of ``act`` are made by one thread, one after the other, and the robot waits for the first one of an
+    episode and for the first one after ``abandon``.
 
     Args:
         planner: makes plans.
@@ -139,7 +87,7 @@ class ChunkPolicy:
         self._keys, self._actions = tuple(spec.observation), spec.action.size
         self._clock = clock or MonotonicClock()
         self._worker = Worker()
-        self._delays = Delays(max(execution.delay, int(execution.threaded)))
+        self._delays = Delays(execution.expected_delay)
         self._durations: deque[float] = deque(maxlen=_TIMED)
         self._starved = 0
         self._weights: Weights | None = None
@@ -161,7 +109,10 @@ class ChunkPolicy:
         self._forget()
 
     def abandon(self) -> None:
-        """Drop what is planned, since somebody else moved the robot: the next action comes from a new plan."""
+        """Drop what is planned, since somebody else moved the robot: the next action comes from a new plan.
+
+        A plan that a thread is making is made to its end, as the planner makes one at a time, but never used.
+        """
         self._plan = self._coming = self._many = None
         self._past.clear()
 
@@ -254,11 +205,10 @@ class ChunkPolicy:
     def _scheduled(self) -> Array:
         """Plans one after the other: receding, naive, realtime."""
         if self._plan is None:
-            self._take_weights()
-            self._plan, self._began = self._planned(self._stacked(), 1, None)[0], self._now
+            self._plan, self._began = self._begin(None).result(), self._now
         self._adopt()
         if self._coming is None and self._due:
-            self._coming = (self._now, self._begin())
+            self._coming = (self._now, self._begin(self._guide(self._plan)))
             if not self.execution.threaded:
                 self._adopt()
         index = self._now - self._began
@@ -279,15 +229,18 @@ class ChunkPolicy:
             self._plan, self._began = plan.result(), began
             self._delays.measured(steps)
 
-    def _begin(self) -> Future[Array]:
-        """Begin the plan that follows, from the present observation."""
-        assert self._plan is not None
-        frames, weights, execution = self._stacked(), self._weights, self.execution
+    def _guide(self, plan: Array) -> Guide | None:
+        """What is left of a plan, for the one that follows."""
+        execution = self.execution
+        if execution.mode != "realtime":
+            return None
+        delay = self._delays.expected if execution.threaded else execution.delay
+        return make_guide(plan, self._now - self._began, delay, execution.guide_limit)
+
+    def _begin(self, guide: Guide | None) -> Future[Array]:
+        """Begin a plan from the present observation, with the newest weights."""
+        frames, weights = self._stacked(), self._weights
         self._weights = None
-        guide = None
-        if execution.mode == "realtime":
-            delay = self._delays.expected if execution.threaded else execution.delay
-            guide = make_guide(self._plan, self._now - self._began, delay, execution.guide_limit)
 
         def make() -> Array:
             if weights is not None:
@@ -295,7 +248,7 @@ class ChunkPolicy:
             plan: Array = self._planned(frames, 1, guide)[0]
             return plan
 
-        return self._worker.start(make) if execution.threaded else _done(make)
+        return self._worker.start(make) if self.execution.threaded else _done(make)
 
     def _starve(self, plan: Array) -> Array:
         """The last action once more: there is no plan for the present."""

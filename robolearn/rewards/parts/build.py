@@ -7,7 +7,8 @@
     0*classifier(path="a+b",consecutive=2) + task
 
 A term is ``[NUMBER*]NAME[:VALUE][(OPTION=VALUE,...)]``; NAME is a module of ``robolearn.rewards`` or an entry point of
-the group ``robolearn.reward``. It exports a frozen ``Config``, ``build(config, spec)`` and, maybe, ``VALUE``.
+the group ``robolearn.reward``. It exports a frozen ``Config``, ``build(config, spec)`` and, maybe, ``VALUE``, ``FEED``
+(what has to feed it while robots move, where nothing does yet) and ``freeze(config, folder)``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from robolearn.core import config as typed
@@ -84,21 +87,60 @@ def _options(text: str, given: str | None) -> dict[str, str]:
     return options
 
 
-def build_reward(text: str, spec: TaskSpec) -> Reward:
+def build_reward(text: str, spec: TaskSpec, *, frozen: Path | None = None) -> Reward:
     """The reward that a text describes, for a task.
+
+    Args:
+        frozen: folder that ``freeze`` has filled; what is there is taken in place of what the text names.
 
     Raises:
         ConfigError: the text cannot be understood, there is no such reward, an option is wrong, or a reward does not
             fit the task.
     """
     terms = parse(text)
-    rewards = [_build(term, spec) for term in terms]
+    rewards = [_build(term, spec, None if frozen is None else frozen / str(i)) for i, term in enumerate(terms)]
     if len(terms) == 1 and terms[0].weight == 1.0:
         return rewards[0]
     return Sum([(term.weight, reward) for term, reward in zip(terms, rewards, strict=True)])
 
 
-def _build(term: Term, spec: TaskSpec) -> Reward:
+def freeze(text: str, folder: Path) -> None:
+    """Copy the files that rewards of a text are made of into a folder, so that what is done to them later changes
+    nothing. What is there already stays.
+
+    Raises:
+        ConfigError, CorruptDataError: there are none, or they are damaged.
+    """
+    for i, term in enumerate(parse(text)):
+        module, config = _config(term)
+        if hasattr(module, "freeze"):
+            module.freeze(config, folder / str(i))
+
+
+def check_fed(text: str) -> None:
+    """Refuse rewards that wait for something nobody gives while robots move.
+
+    Raises:
+        ConfigError: one of the text is such a reward.
+    """
+    for term in parse(text):
+        feed = getattr(plugins.load("reward", term.name), "FEED", "")
+        if feed:
+            raise ConfigError(
+                f"reward '{term.name}' waits for {feed}: no step would ever be a success; train with another one"
+            )
+
+
+def _build(term: Term, spec: TaskSpec, frozen: Path | None) -> Reward:
+    module, config = _config(term)
+    if frozen is not None and hasattr(module, "freeze"):
+        config = module.freeze(config, frozen)
+    reward: Reward = module.build(config, spec)
+    return reward
+
+
+def _config(term: Term) -> tuple[ModuleType, Any]:
+    """The plug-in of a term, and its configuration."""
     module = plugins.load("reward", term.name)
     given = {key: _value(module.Config, key, text, term.name) for key, text in term.options.items()}
     if term.value is not None:
@@ -108,8 +150,7 @@ def _build(term: Term, spec: TaskSpec) -> Reward:
         if main in given:
             raise ConfigError(f"reward '{term.name}': its {main} is given twice")
         given[main] = _value(module.Config, main, term.value, term.name)
-    reward: Reward = module.build(typed.from_dict(module.Config, given, path=term.name), spec)
-    return reward
+    return module, typed.from_dict(module.Config, given, path=term.name)
 
 
 def _value(config: type, key: str, text: str, name: str) -> Any:

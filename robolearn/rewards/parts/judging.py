@@ -10,8 +10,8 @@ from robolearn.core.types import Judgement, Kind
 def decided(judgement: Judgement, success: bool, reward: float) -> Judgement:
     """A judgement in which ``success`` is decided by somebody else than the task: terminal, and worth ``reward``.
 
-    Without success it goes on where the task alone thought that it had succeeded, and ends where the task ends for
-    another reason.
+    Without success it goes on where the task alone thought that it had succeeded (a task that cannot go on is truncated
+    by the loop), and ends where the task ends for another reason.
     """
     if success:
         return replace(judgement, reward=reward, kind=Kind.TERMINATED, success=True)

@@ -78,6 +78,11 @@ def write(classifier: Classifier, folder: Path) -> None:
     write_atomic(folder / _FACTS, json.dumps(jsonable(facts), indent=1).encode())
 
 
+def exists(folder: Path) -> bool:
+    """Whether a whole classifier has been saved there: its facts are written last."""
+    return (folder / _FACTS).is_file()
+
+
 def facts(folder: Path) -> dict[str, Any]:
     """What is known of a saved classifier.
 

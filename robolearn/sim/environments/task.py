@@ -24,9 +24,14 @@ _STILL = 1e-6
 class EnvironmentTask:
     """Judges by what the environment says; holds only what adds up over an episode.
 
+    Attributes:
+        ends_for_good: an environment that has ended cannot be stepped further, whatever a reward thinks of it.
+
     Raises:
         ConfigError: the environment cannot be used.
     """
+
+    ends_for_good = True
 
     def __init__(self, world: World, obs: str = "state") -> None:
         self.world, self.found = world, describe(world)
