@@ -76,6 +76,7 @@ class Config(rlpd.Config):
     edit_offers: float = 1.0
     init_temperature: float = 0.001
     bc_weight: float = 0.1
+    actor_after: int = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -26,7 +26,16 @@ from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spe
 
 COUNT = 3
 CONFIG = expo.Config(
-    critics=4, hidden=16, batch=8, utd=3, candidates=COUNT, beta=0.4, image_channels=(4, 4), image_width=6, shift_pad=1
+    actor_after=0,
+    critics=4,
+    hidden=16,
+    batch=8,
+    utd=3,
+    candidates=COUNT,
+    beta=0.4,
+    image_channels=(4, 4),
+    image_width=6,
+    shift_pad=1,
 )
 SPEC = state_spec()
 both = pytest.mark.parametrize("spec", [SPEC, pixel_spec()], ids=["state", "pixels"])
@@ -299,6 +308,7 @@ def test_bad_settings_are_named(change: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
     config = expo.Config(
+        actor_after=0,
         beta=1.2,
         candidates=2,
         hidden=32,

@@ -5,6 +5,7 @@ Families are built with the configuration that a run takes, on a small task with
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -47,6 +48,8 @@ class Family:
     def __init__(self, name: str, spec: TaskSpec = SPEC) -> None:
         self.module: ModuleType = plugins.load("policy", name)
         self.config: Any = self.module.Config()
+        if hasattr(self.config, "actor_after"):  # one update has to show in what is done
+            self.config = dataclasses.replace(self.config, actor_after=0)
         self.spec = spec
         stored = getattr(self.module, "stored", None)
         self.stored: TaskSpec = spec if stored is None else stored(self.config, spec)

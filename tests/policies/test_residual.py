@@ -25,7 +25,15 @@ from .based_toy import ENV, biased_base, learn, success
 from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
 
 CONFIG = residual.Config(
-    see_base=True, critics=3, hidden=16, batch=8, utd=3, image_channels=(4, 4), image_width=6, shift_pad=1
+    see_base=True,
+    actor_after=0,
+    critics=3,
+    hidden=16,
+    batch=8,
+    utd=3,
+    image_channels=(4, 4),
+    image_width=6,
+    shift_pad=1,
 )
 CLONE = bc.Config(hidden=16, image_channels=(4, 4), image_width=6)
 SPECS = {"state": state_spec(), "pixels": pixel_spec()}
@@ -249,7 +257,9 @@ def test_bad_settings_are_named() -> None:
 
 
 def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
-    config = residual.Config(scale=1.2, hidden=32, batch=64, utd=8, critics=2, n_step=1, noise_scale=(1.0, 1.0))
+    config = residual.Config(
+        actor_after=0, scale=1.2, hidden=32, batch=64, utd=8, critics=2, n_step=1, noise_scale=(1.0, 1.0)
+    )
     alone = bc.build_policy(biased_base().config, ENV.spec, seed=0)
     alone.load(biased_base().weights)
     untrained = residual.build_policy(config, ENV.spec, seed=0, base=biased_base())
