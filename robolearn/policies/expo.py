@@ -40,7 +40,7 @@ from robolearn.core.spec import Array, Observation
 from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import AVERAGE
-from robolearn.policies.parts.base import abandon, candidates, close, load_base, timing
+from robolearn.policies.parts.base import OverBase, candidates, load_base
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.pixels import Encoder
@@ -132,12 +132,13 @@ class _Shapes:
         )
 
 
-class ExpoPolicy:
+class ExpoPolicy(OverBase):
     """The on-the-fly policy. Its weights carry edit network and image encoder, newest and averaged, target critics and
     normaliser. Greedily, averaged edits see through the averaged encoder; critics see through the newest, always."""
 
     def __init__(self, config: Config, spec: TaskSpec, base: Policy, *, seed: int, device: str) -> None:
-        self._config, self._base, self._device = config, base, device
+        super().__init__(base)
+        self._config, self._device = config, device
         self._layout, self._actions = ObservationLayout.of(spec), spec.action.size
         self._rng, self._scale = np.random.default_rng(seed), 1.0
         self._encoder, self._average_encoder = self._new_encoder(seed), self._new_encoder(seed)
@@ -190,18 +191,6 @@ class ExpoPolicy:
             if encoder is not None:
                 named = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
                 load_arrays("encoder weights", encoder.state_dict(), named)
-
-    def abandon(self) -> None:
-        """Somebody else moved the robot: what the base had planned is void."""
-        abandon(self._base)
-
-    def timing(self) -> dict[str, float]:
-        """How the base has planned; empty where it does not."""
-        return timing(self._base)
-
-    def close(self) -> None:
-        """End the thread in which the base plans, if there is one."""
-        close(self._base)
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base offers now; once per control step."""

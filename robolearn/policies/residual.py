@@ -29,7 +29,7 @@ from robolearn.core.spec import Array, Observation
 from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
-from robolearn.policies.parts.base import abandon, close, load_base, timing
+from robolearn.policies.parts.base import OverBase, load_base
 from robolearn.policies.parts.stored import unit_statistics, with_actions, without
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
@@ -101,28 +101,17 @@ class ScaledReach:
         return proposals[:, 0] + self.scale * output
 
 
-class ResidualPolicy:
+class ResidualPolicy(OverBase):
     """A frozen base and the network that corrects it. ``annotate`` asks the base, ``act`` only adds to its answer."""
 
     def __init__(self, config: Config, base: Policy, network: NetworkPolicy) -> None:
-        self._scale, self._base, self._network = np.float32(config.scale), base, network
+        super().__init__(base)
+        self._scale, self._network = np.float32(config.scale), network
 
     def reset(self) -> None:
         """Forget the previous episode, the base's plan included."""
         self._base.reset()
         self._network.reset()
-
-    def abandon(self) -> None:
-        """Somebody else moved the robot: what the base had planned is void."""
-        abandon(self._base)
-
-    def timing(self) -> dict[str, float]:
-        """How the base has planned; empty where it does not."""
-        return timing(self._base)
-
-    def close(self) -> None:
-        """End the thread in which the base plans, if there is one."""
-        close(self._base)
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base would do now; once per control step."""

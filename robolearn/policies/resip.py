@@ -31,7 +31,7 @@ from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.types import Base, Rollouts, TaskSpec
 from robolearn.policies.parts import ppo
 from robolearn.policies.parts.acting import normaliser_tensors
-from robolearn.policies.parts.base import abandon, close, load_base, timing
+from robolearn.policies.parts.base import OverBase, load_base
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.state import Resumable, check_same, optimiser_tensors, to_arrays
 from robolearn.policies.parts.stored import unit_statistics, with_actions, without
@@ -129,11 +129,12 @@ def _widths(config: Config, layout: ObservationLayout, outputs: int) -> tuple[in
     return (layout.size, *(config.hidden,) * config.layers, outputs)
 
 
-class ResipPolicy:
+class ResipPolicy(OverBase):
     """A frozen base and the network that corrects it. ``annotate`` asks the base and draws the noise."""
 
     def __init__(self, config: Config, spec: TaskSpec, base: Policy, *, seed: int) -> None:
-        self._config, self._base, self._layout = config, base, _layout(config, spec)
+        super().__init__(base)
+        self._config, self._layout = config, _layout(config, spec)
         self._actions = spec.action.size
         self._sigma, self._scale = np.float32(math.exp(config.log_std)), np.float32(config.scale)
         self._rng = np.random.default_rng(seed)
@@ -148,18 +149,6 @@ class ResipPolicy:
     def reset(self) -> None:
         """Forget the previous episode, the base's plan included."""
         self._base.reset()
-
-    def abandon(self) -> None:
-        """Somebody else moved the robot: what the base had planned is void."""
-        abandon(self._base)
-
-    def timing(self) -> dict[str, float]:
-        """How the base has planned; empty where it does not."""
-        return timing(self._base)
-
-    def close(self) -> None:
-        """End the thread in which the base plans, if there is one."""
-        close(self._base)
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base would do now, and the noise of this step; once per control step."""

@@ -54,19 +54,28 @@ def candidates(base: Policy, observation: Observation, count: int) -> Array:
     return np.tile(np.asarray(base.act(observation, explore=False), np.float32), (count, 1))
 
 
-def timing(base: Policy) -> dict[str, float]:
-    """How a base that plans ahead has planned, see ``ChunkPolicy.timing``; nothing of any other."""
-    measured: dict[str, float] = getattr(base, "timing", dict)()
-    return measured
+class OverBase:
+    """What every policy over a frozen base passes on to it.
+
+    Args:
+        base: asked once per control step.
+    """
+
+    def __init__(self, base: Policy) -> None:
+        self._base = base
+
+    def abandon(self) -> None:
+        """Somebody else moved the robot: what the base had planned is void."""
+        getattr(self._base, "abandon", _nothing)()
+
+    def timing(self) -> dict[str, float]:
+        """How the base has planned; empty where it does not."""
+        return dict(getattr(self._base, "timing", dict)())
+
+    def close(self) -> None:
+        """End the thread in which the base plans, if there is one."""
+        getattr(self._base, "close", _nothing)()
 
 
-def close(base: Policy) -> None:
-    """End the thread in which a base plans ahead."""
-    getattr(base, "close", lambda: None)()
-
-
-def abandon(base: Policy) -> None:
-    """Tell a base that plans ahead that its plan is void."""
-    drop = getattr(base, "abandon", None)
-    if drop is not None:
-        drop()
+def _nothing() -> None:
+    pass
