@@ -12,9 +12,8 @@ that tells where the rim is is at most a third of what a square peg of 16 mm giv
 
 Demonstrations: behind a desk nobody sees the socket, so the informed expert finds it as people do: it presses lightly
 where it believes the socket to be and slides along a spiral, one way round or the other, until the prongs drop in. It
-uses nothing that a policy does not see, so that searching can be cloned; the blind expert only pushes. (An expert who
-goes straight to a socket that it alone sees teaches a clone nothing about the error: of such demonstrations a clone
-solved one episode in five.)
+uses nothing that a policy does not see, so that searching can be cloned; the blind expert only pushes. An expert who
+goes straight to a socket that it alone sees would teach a clone nothing about the error.
 """
 
 from __future__ import annotations
