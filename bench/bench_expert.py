@@ -1,7 +1,8 @@
 """The scripted experts of every task, on both arms: success with a 95 % Wilson interval, length, contact force.
 
-    python bench/bench_expert.py [--tasks TASK ...] [--arms ARM ...] [--episodes N]
+    python bench/bench_expert.py [--tasks TASK ...] [--tiers TIER ...] [--arms ARM ...] [--episodes N] [--add]
 
+Results are written as they come; ``--add`` keeps those of the file that are not measured again.
 The informed expert gives the demonstrations; the blind one trusts a wrong estimate and is the baseline; the weak one
 plays an imperfect person. Actions go straight to the driver, without a safety layer.
 """
@@ -9,10 +10,12 @@ plays an imperfect person. Actions go straight to the driver, without a safety l
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import statistics
 
 import numpy as np
-from common import table, write
+from common import RESULTS, table, write
 
 from robolearn.core import plugins
 from robolearn.core.types import Command, Skill
@@ -20,6 +23,7 @@ from robolearn.run.stats import wilson
 
 TASKS = ("peg_insert", "charger", "cap_tighten", "pick_place")
 ARMS = ("fr3_sim", "ur5e_sim")
+TIERS = ("smoke", "default", "hard")
 
 
 def measure(name: str, tier: str, arm: str, skill: Skill, episodes: int) -> dict[str, object]:
@@ -60,26 +64,33 @@ def measure(name: str, tier: str, arm: str, skill: Skill, episodes: int) -> dict
     }
 
 
+def earlier() -> list[dict[str, object]]:
+    """Rows of bench/results/expert.json."""
+    path = RESULTS / "expert.json"
+    return list(json.loads(path.read_text())["rows"]) if path.exists() else []
+
+
 def main() -> None:
     """Run everything and write bench/results/expert.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--tiers", nargs="+", default=list(TIERS), choices=TIERS)
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--add", action="store_true", help="keep earlier results that are not measured again")
     options = parser.parse_args()
-    rows = []
-    for name in options.tasks:
+    rows = earlier() if options.add else []
+    for name, tier, arm in itertools.product(options.tasks, options.tiers, options.arms):
         module = plugins.load("task", name)
-        for tier, config in module.TIERS.items():
-            for arm in options.arms:
-                skills = module.build(config).spec.skills
-                rows += [measure(name, tier, arm, skill, options.episodes) for skill in skills]
+        skills = module.build(module.TIERS[tier]).spec.skills
+        fresh = [measure(name, tier, arm, skill, options.episodes) for skill in skills]
+        rows = [row for row in rows if (row["task"], row["tier"], row["arm"]) != (name, tier, arm)] + fresh
+        write("expert", {"rows": rows}, ("numpy", "mujoco"))
     columns = (
         "task", "tier", "arm", "expert", "success", "wilson_low", "wilson_high", "median_steps", "median_peak_n",
         "max_peak_n",
     )  # fmt: skip
     print(table(rows, columns))
-    print(write("expert", {"rows": rows}, ("numpy", "mujoco")))
 
 
 if __name__ == "__main__":

@@ -146,15 +146,17 @@ def approach(position: Array, turn: Array, *, near_m: float = 0.0006, near_rad: 
     return np.asarray(rotation.matrix(rotation.conjugate(turn)) @ [-1.6 * x, -1.6 * y, down])
 
 
-def search(position: Array, turn: Array, *, growth_m: float, reach_m: float, way: float = 1.0) -> Array:
+def search(position: Array, turn: Array, speed: float, *, growth_m: float, reach_m: float, way: float = 1.0) -> Array:
     """(3,) displacement in tip axes [m] of somebody who finds an opening by feel, knowing only the estimate.
 
-    Down onto the estimate, then along a spiral, pressing lightly, until the tool drops in; when it has come too far,
-    back off and begin anew. What is done depends on where the tip is and which way it goes round, and on nothing else,
-    so that it can be learned from what is observed.
+    Down onto the estimate, then along a spiral, pressing lightly, until the tool drops in; when an edge of it has
+    caught in the opening, lift it while sliding on; when it has come too far, back off and begin anew. What is done
+    depends on where the tip is, whether it moves and which way it goes round, and on nothing else, so that it can be
+    learned from what is observed.
 
     Args:
         position, turn: pose of the tip in the estimate, (3,) [m] and (4,).
+        speed: of the tip [m/s].
         growth_m: distance of two turns of the spiral.
         reach_m: farthest that is searched.
         way: 1 or -1, the sense of rotation.
@@ -170,7 +172,8 @@ def search(position: Array, turn: Array, *, growth_m: float, reach_m: float, way
         step = [-x, -y, -_PUSH_M]
     else:
         along, across = _along_spiral(x, way * y, growth_m)
-        step = [along, way * across, _PRESS_M]
+        caught = z > _CAUGHT_M and speed < _STILL_M_S
+        step = [along, way * across, -_PRESS_M if caught else _PRESS_M]
     return np.asarray(rotation.matrix(rotation.conjugate(turn)) @ step)
 
 
@@ -178,6 +181,8 @@ _PUSH_M, _PRESS_M, _SLIDE_M = 0.006, 0.003, 0.003
 """Displacements commanded when pushing in, pressing on the rim, and sliding along it, against friction."""
 _AHEAD_M = 0.0008
 """How far along the spiral the tip comes in a step."""
+_CAUGHT_M, _STILL_M_S = 0.00005, 0.002
+"""A tip deeper than the first and slower than the second, though pushed along, has caught on the opening's edge."""
 
 
 def _along_spiral(x: float, y: float, growth_m: float) -> tuple[float, float]:

@@ -1,16 +1,24 @@
-"""Where things are, and how a scripted episode runs."""
+"""Where things are, how a scripted episode runs, and what the tests of several tasks ask alike."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
-from robolearn.core.types import Command, Skill
-from robolearn.sim.drivers.fr3_sim import Fr3Sim
+from robolearn.core.protocols import Task
+from robolearn.core.symmetry import Symmetry
+from robolearn.core.types import Command, Kind, Skill
+from robolearn.hal.safety import SafeRobot
+from robolearn.sim.robot import SimRobot
 from robolearn.sim.tasks import peg_insert
 from robolearn.sim.tasks.peg_insert import PegInsert
 
 OPENING = np.array(peg_insert.OPENING_M)
 DOWN = np.array([0.0, 1.0, 0.0, 0.0])
+Make = Callable[..., tuple[Any, Any]]
 
 
 def at(x_mm: float, y_mm: float, depth_mm: float, turn: np.ndarray = DOWN) -> np.ndarray:
@@ -18,25 +26,121 @@ def at(x_mm: float, y_mm: float, depth_mm: float, turn: np.ndarray = DOWN) -> np
     return np.concatenate([OPENING + 1e-3 * np.array([x_mm, y_mm, -depth_mm]), turn])
 
 
-def place(robot: Fr3Sim, task: PegInsert, tip: np.ndarray, error_mm: tuple[float, float] = (0.0, 0.0)) -> None:
+def place(robot: SimRobot, task: PegInsert, tip: np.ndarray, error_mm: tuple[float, float] = (0.0, 0.0)) -> None:
     """Start an episode with the estimate at the nominal opening and the tip where it is wanted."""
     task.place(robot, at(0, 0, 0), 1e-3 * np.array([*error_mm, 0.0]), 0.0, tip)
     task.observe(robot.observe())
 
 
-def run(robot: Fr3Sim, task: PegInsert, seed: int, *, skill: Skill) -> tuple[bool, list[np.ndarray], float]:
+def seen(tip: np.ndarray, reference: np.ndarray | None = None, **more: np.ndarray) -> dict[str, np.ndarray]:
+    """A robot observation with the tip somewhere, at its reference unless told, and all else zero."""
+    return {
+        "tool_pose": tip,
+        "tool_twist": np.zeros(6),
+        "tool_reference": tip[3:] if reference is None else reference,
+        "wrench": np.zeros(6),
+        "peak_force": np.zeros(1),
+        "action": np.zeros(7),
+    } | more
+
+
+def solved(task: Task, raw: dict[str, np.ndarray]) -> bool:
+    """Whether this observation, twice in a row, counts as success."""
+    verdict = task.judge(raw, np.zeros(7), raw)
+    assert verdict.reward == float(verdict.success)
+    assert verdict.kind is (Kind.TERMINATED if verdict.success else Kind.MID)
+    return verdict.success
+
+
+def run(robot: SimRobot, task: Any, seed: int, *, skill: Skill) -> tuple[bool, list[np.ndarray], float]:
     """One scripted episode: success, the observations, the largest force."""
     rng = np.random.default_rng(seed)
     task.reset(robot, rng)
-    raw, seen, peak = robot.observe(), [], 0.0
-    seen.append(task.observe(raw)["state"])
+    raw, states, peak = robot.observe(), [], 0.0
+    states.append(task.observe(raw)["state"])
     for _ in range(task.spec.max_steps):
         sent = robot.apply(Command(task.command(task.expert(raw, rng, skill=skill)), 0))
         after = robot.observe()
         verdict = task.judge(raw, sent, after)
         raw = after
-        seen.append(task.observe(raw)["state"])
+        states.append(task.observe(raw)["state"])
         peak = max(peak, verdict.info["peak_force_n"])
         if verdict.kind.is_last:
             break
-    return verdict.success, seen, peak
+    return verdict.success, states, peak
+
+
+def follow(robot: SimRobot, task: Task, actions: Sequence[np.ndarray]) -> np.ndarray:
+    """States of the episode that has begun, at first and after each action."""
+    states = [task.observe(robot.observe())["state"]]
+    for action in actions:
+        robot.apply(Command(task.command(action), 0))
+        states.append(task.observe(robot.observe())["state"])
+    return np.array(states)
+
+
+def turned_and_as_expected(
+    robot: SimRobot,
+    task: Task,
+    symmetry: Symmetry,
+    actions: np.ndarray,
+    start: Callable[[Callable[[np.ndarray], np.ndarray]], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """States of an episode as the symmetry says that they look in the transformed one, and those of that one.
+
+    ``start`` begins either, given what the symmetry does to (6,) actions, and to displacements and turns like them.
+    """
+    start(lambda action: action)
+    expected = symmetry.observation["state"](follow(robot, task, actions))
+    start(symmetry.action)
+    return expected, follow(robot, task, [symmetry.action(action) for action in actions])
+
+
+def assert_fits(robot: SimRobot, module: ModuleType, task: Any, seeds: int = 10) -> None:
+    """The task suits its robot, starts within the safety limits, and unit actions stay within them."""
+    assert isinstance(task, Task)
+    assert task.spec.control_hz == robot.spec.control_hz
+    safe = SafeRobot(robot, module.limits(task.config), epoch=1)
+    for seed in range(seeds):
+        task.reset(safe, np.random.default_rng(seed))
+        task.spec.observation["state"].validate(task.observe(safe.observe())["state"])
+    for corner in np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T:
+        safe.apply(task.command(np.append(corner, [0, 0, 0])))
+        task.observe(safe.observe())
+        assert not safe.last_altered, "unit actions stay within the safety limits"
+
+
+def assert_truth_is_hidden(robot: SimRobot, task: Task, starts: Sequence[Callable[[], None]]) -> None:
+    """Episodes that differ in the truth only look the same until something is touched."""
+    views = []
+    for start in starts:
+        start()
+        views.append(follow(robot, task, [np.array([-0.3, 0.2, 0.3, 0, 0, 0.1])] * 3))
+    for view in views[1:]:
+        np.testing.assert_array_equal(views[0], view)
+
+
+def assert_blind_fails_gently(robot: SimRobot, task: Any, seeds: int, most: int) -> None:
+    """The blind expert succeeds in few of the episodes and presses with less than 20 N."""
+    outcomes = [run(robot, task, seed, skill=Skill.BLIND) for seed in range(seeds)]
+    assert sum(success for success, _, _ in outcomes) <= most
+    assert max(peak for _, _, peak in outcomes) < 20
+
+
+def assert_weak_is_slower(robot: SimRobot, task: Any, seeds: int, factor: float) -> None:
+    """A weak person succeeds now and then, and takes longer than the informed expert."""
+    outcomes = {s: [run(robot, task, seed, skill=s) for seed in range(seeds)] for s in (Skill.WEAK, Skill.INFORMED)}
+    assert any(success for success, _, _ in outcomes[Skill.WEAK])
+    weak, informed = (np.mean([len(states) for _, states, _ in found]) for found in outcomes.values())
+    assert weak > factor * informed
+
+
+def assert_pixels_show(make: Make, module: ModuleType) -> None:
+    """Both cameras see something, and images are not said to have symmetries."""
+    robot, task = make("smoke", obs="pixels", cameras=module.IMAGES)
+    assert task.spec.symmetries == ()
+    task.reset(robot, np.random.default_rng(0))
+    observation = task.observe(robot.observe())
+    assert set(observation) == {"state", *module.IMAGES}
+    for name in module.IMAGES:
+        assert observation[name].std() > 15

@@ -3,43 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+import sim_world
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_world import (
+    Make,
+    assert_blind_fails_gently,
+    assert_fits,
+    assert_pixels_show,
+    assert_truth_is_hidden,
+    assert_weak_is_slower,
+    run,
+    solved,
+    turned_and_as_expected,
+)
 
 from robolearn.core.errors import ConfigError
-from robolearn.core.protocols import Task
 from robolearn.core.spec import ArraySpec
-from robolearn.core.types import Command, Kind, RobotSpec, Skill
-from robolearn.hal.safety import SafeRobot
+from robolearn.core.types import Command, RobotSpec, Skill
 from robolearn.sim import insertion, rotation
-from robolearn.sim.drivers import fr3_sim
 from robolearn.sim.tasks import cap_tighten
 from robolearn.sim.tasks.cap_tighten import STOP_RAD, TURN_DOWN, CapTighten, Config
 
 unit = st.floats(-1, 1)
 TO_GO = math.radians(45)
 BOTTLE = np.array([*cap_tighten.PLACE_M, *TURN_DOWN])
-Make = Callable[..., tuple]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Builds robot and task of a tier; the robots are closed afterwards."""
-    robots = []
-
-    def build(tier: str = "default", *, obs: str = "state", **options: object) -> tuple:
-        config = cap_tighten.TIERS[tier]
-        robots.append(fr3_sim.build(fr3_sim.Config(), scene=cap_tighten.scene(config), **options))  # type: ignore[arg-type]
-        return robots[-1], cap_tighten.build(config, obs=obs)  # type: ignore[arg-type]
-
-    yield build
-    for robot in robots:
-        robot.close()
+TASK = cap_tighten
 
 
 def cap(degrees: float) -> np.ndarray:
@@ -56,22 +51,7 @@ def at(frame: np.ndarray, x_mm: float, y_mm: float, z_mm: float, turn: tuple = (
 
 def seen(tip: np.ndarray, degrees: float = 45.0, reference: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """A robot observation with tip and cap somewhere and all else zero."""
-    return {
-        "tool_pose": tip,
-        "tool_twist": np.zeros(6),
-        "tool_reference": tip[3:] if reference is None else reference,
-        "wrench": np.zeros(6),
-        "peak_force": np.zeros(1),
-        "action": np.zeros(7),
-        "joint/cap": np.array([math.radians(degrees), 0.0]),
-    }
-
-
-def solved(task: CapTighten, tip: np.ndarray, degrees: float) -> bool:
-    verdict = task.judge(seen(tip, degrees), np.zeros(7), seen(tip, degrees))
-    assert verdict.reward == float(verdict.success)
-    assert verdict.kind is (Kind.TERMINATED if verdict.success else Kind.MID)
-    return verdict.success
+    return sim_world.seen(tip, reference, **{"joint/cap": np.array([math.radians(degrees), 0.0])})
 
 
 def start(robot, task: CapTighten, tip: np.ndarray, error_mm: tuple[float, float] = (0, 0), yaw: float = 0.0) -> None:
@@ -87,48 +67,22 @@ def step(robot, task: CapTighten, action: np.ndarray) -> dict[str, np.ndarray]:
     return raw
 
 
-def run(robot, task: CapTighten, seed: int, skill: Skill) -> tuple[bool, int, float]:
-    """One scripted episode: success, steps, largest force."""
-    rng = np.random.default_rng(seed)
-    task.reset(robot, rng)
-    raw, peak, steps = robot.observe(), 0.0, 0
-    task.observe(raw)
-    for _ in range(task.spec.max_steps):
-        sent = robot.apply(Command(task.command(task.expert(raw, rng, skill=skill)), 0))
-        before, raw = raw, robot.observe()
-        verdict = task.judge(before, sent, raw)
-        task.observe(raw)
-        peak, steps = max(peak, verdict.info["peak_force_n"]), steps + 1
-        if verdict.kind.is_last:
-            break
-    return verdict.success, steps, peak
-
-
 @pytest.mark.parametrize("tier", list(cap_tighten.TIERS))
 def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    assert isinstance(task, Task)
+    assert_fits(robot, cap_tighten, task)
     assert task.config.steps <= 15_000
     assert task.spec.max_steps <= 120
-    assert task.spec.control_hz == robot.spec.control_hz
-    safe = SafeRobot(robot, cap_tighten.limits(task.config), epoch=1)
-    for seed in range(10):
-        task.reset(safe, np.random.default_rng(seed))
-        task.spec.observation["state"].validate(task.observe(safe.observe())["state"])
-    for corner in np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T:
-        safe.apply(task.command(np.append(corner, [0, 0, 0])))
-        task.observe(safe.observe())
-        assert not safe.last_altered, "unit actions stay within the safety limits"
 
 
 def test_a_tight_cap_with_the_key_in_it_counts() -> None:
     task = cap_tighten.build(Config())
     for degrees in (87.5, 90.0, 90.2):
         for depth in (3.1, 5.0, 6.5):
-            assert solved(task, at(cap(degrees), 0, 0, depth), degrees)
-    assert solved(task, at(cap(90), 1.5, -1.5, 5), 90)
-    assert solved(task, at(cap(90), 0, 0, 5, (0, 0, 8)), 90), "the slot leaves the key some play"
-    assert solved(task, at(cap(90), 0, 0, 5, (0, 0, 180)), 90), "both ends of the blade are alike"
+            assert solved(task, seen(at(cap(degrees), 0, 0, depth), degrees))
+    assert solved(task, seen(at(cap(90), 1.5, -1.5, 5), 90))
+    assert solved(task, seen(at(cap(90), 0, 0, 5, (0, 0, 8)), 90)), "the slot leaves the key some play"
+    assert solved(task, seen(at(cap(90), 0, 0, 5, (0, 0, 180)), 90)), "both ends of the blade are alike"
 
 
 @pytest.mark.parametrize(
@@ -154,14 +108,14 @@ def test_a_tight_cap_with_the_key_in_it_counts() -> None:
     ],
 )  # fmt: skip
 def test_anything_else_does_not(tip: np.ndarray, degrees: float) -> None:
-    assert not solved(cap_tighten.build(Config()), tip, degrees)
+    assert not solved(cap_tighten.build(Config()), seen(tip, degrees))
 
 
 def test_success_is_about_the_true_cap_not_the_estimate(make: Make) -> None:
     robot, task = make()
     start(robot, task, at(cap(45), 0, 0, -20), error_mm=(3.0, 0.0))
-    assert solved(task, at(at(cap(45), 3, 0, 0), 0, 0, 5.375, (0, 0, 45)), 90)
-    assert not solved(task, at(cap(45), 0, 0, 5.375, (0, 0, 45)), 90)
+    assert solved(task, seen(at(at(cap(45), 3, 0, 0), 0, 0, 5.375, (0, 0, 45)), 90))
+    assert not solved(task, seen(at(cap(45), 0, 0, 5.375, (0, 0, 45)), 90))
 
 
 @given(st.tuples(unit, unit, unit, unit, unit, unit), st.floats(-170, 170))
@@ -235,15 +189,12 @@ def test_a_key_beside_the_slot_is_held_up(make: Make) -> None:
 @pytest.mark.parametrize("tier", ["default", "hard"])
 def test_nothing_seen_before_touching_depends_on_the_truth(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    views = []
-    for error in ((0.0, 0.0), (2.0, -2.0), (-1.0, 3.0)):
-        task.place(robot, cap(45), 1e-3 * np.array([*error, 0.0]), 0.02 * error[0], TO_GO, at(cap(45), 12, -7, -20))
-        views.append([task.observe(robot.observe())["state"]])
-        for _ in range(3):
-            robot.apply(Command(task.command(np.array([-0.3, 0.2, 0.3, 0, 0, 0.1])), 0))
-            views[-1].append(task.observe(robot.observe())["state"])
-    np.testing.assert_array_equal(views[0], views[1])
-    np.testing.assert_array_equal(views[0], views[2])
+    errors = ((0.0, 0.0), (2.0, -2.0), (-1.0, 3.0))
+
+    def begin(x: float, y: float) -> None:
+        task.place(robot, cap(45), 1e-3 * np.array([x, y, 0.0]), 0.02 * x, TO_GO, at(cap(45), 12, -7, -20))
+
+    assert_truth_is_hidden(robot, task, [partial(begin, *error) for error in errors])
 
 
 def test_draws_cover_the_announced_ranges() -> None:
@@ -298,17 +249,14 @@ def test_bad_configurations_and_robots_are_refused() -> None:
 def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
     robot, task = make(tier)
     for seed in range(3):
-        success, steps, peak = run(robot, task, seed, Skill.INFORMED)
+        success, states, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
-        assert 40 < steps < 110
+        assert 40 < len(states) - 1 < 110
         assert peak < 10
 
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
-    robot, task = make("hard")
-    outcomes = [run(robot, task, seed, Skill.BLIND) for seed in range(4)]
-    assert sum(success for success, _, _ in outcomes) <= 1
-    assert max(peak for _, _, peak in outcomes) < 20
+    assert_blind_fails_gently(*make("hard"), seeds=4, most=1)
 
 
 def test_blind_expert_ignores_the_truth(make: Make) -> None:
@@ -337,11 +285,7 @@ def test_a_key_that_came_out_is_put_in_again_where_the_slot_is_now(make: Make) -
 
 
 def test_a_weak_person_is_slower_than_the_informed_one(make: Make) -> None:
-    robot, task = make("smoke")
-    weak = [run(robot, task, seed, Skill.WEAK) for seed in range(3)]
-    informed = [run(robot, task, seed, Skill.INFORMED) for seed in range(3)]
-    assert any(success for success, _, _ in weak)
-    assert np.mean([steps for _, steps, _ in weak]) > 1.05 * np.mean([steps for _, steps, _ in informed])
+    assert_weak_is_slower(*make("smoke"), seeds=3, factor=1.05)
 
 
 @given(
@@ -369,26 +313,17 @@ def test_a_half_turned_episode_is_nearly_the_same(make: Make) -> None:
     (symmetry,) = task.spec.symmetries
     rng = np.random.default_rng(0)
     actions = np.clip(rng.normal((-0.2, 0.1, 0.3, 0.0, 0.0, 0.2), 0.4, (25, 6)), -1.0, 1.0)
-    both = []
-    for side, act in ((1, lambda action: action), (-1, symmetry.action)):
-        start(robot, task, at(cap(45), 4.0 * side, -2.5 * side, -6.0), error_mm=(2.0 * side, -1.5 * side), yaw=0.02)
-        states = [task.observe(robot.observe())["state"]]
-        for action in actions:
-            robot.apply(Command(task.command(act(action)), 0))
-            states.append(task.observe(robot.observe())["state"])
-        both.append(np.array(states))
-    assert np.abs(both[0][:, 13:19]).max() > 0.5, "it never touched"
-    expected, found = symmetry.observation["state"](both[0]), both[1]
+
+    def begin(act: Callable[[np.ndarray], np.ndarray]) -> None:
+        error, tip = act(np.array([2.0, -1.5, 0, 0, 0, 0])), act(np.array([4.0, -2.5, -6.0, 0, 0, 0]))
+        start(robot, task, at(cap(45), *tip[:3]), error_mm=tuple(error[:2]), yaw=0.02)
+
+    expected, found = turned_and_as_expected(robot, task, symmetry, actions, begin)
+    assert np.abs(expected[:, 13:19]).max() > 0.5, "it never touched"
     for component in (0, 1, 2, 5, 6, 7, 8, 12, *range(19, 25)):  # what moves freely, and the last action
         assert np.corrcoef(expected[:, component], found[:, component])[0, 1] > 0.8, component
 
 
 @pytest.mark.render
 def test_pixels_show_the_cap(make: Make) -> None:
-    robot, task = make("smoke", obs="pixels", cameras=cap_tighten.IMAGES)
-    assert task.spec.symmetries == ()
-    task.reset(robot, np.random.default_rng(0))
-    observation = task.observe(robot.observe())
-    assert set(observation) == {"state", *cap_tighten.IMAGES}
-    for name in cap_tighten.IMAGES:
-        assert observation[name].std() > 15
+    assert_pixels_show(make, cap_tighten)

@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sim_world import (
+    Make,
+    assert_blind_fails_gently,
+    assert_fits,
+    assert_pixels_show,
+    assert_truth_is_hidden,
+    assert_weak_is_slower,
+    run,
+    seen,
+    solved,
+    turned_and_as_expected,
+)
 
 from robolearn.core.errors import ConfigError
-from robolearn.core.protocols import Task
 from robolearn.core.spec import ArraySpec
-from robolearn.core.types import Command, Kind, RobotSpec, Skill
-from robolearn.hal.safety import SafeRobot
+from robolearn.core.types import Command, RobotSpec, Skill
 from robolearn.sim import insertion, rotation
-from robolearn.sim.drivers import fr3_sim
 from robolearn.sim.tasks import charger
-from robolearn.sim.tasks.charger import TURN_AHEAD, Charger, Config
+from robolearn.sim.tasks.charger import TURN_AHEAD, Config
 
 unit = st.floats(-1, 1)
 SOCKET = np.array([*charger.OPENING_M, *TURN_AHEAD])
-Make = Callable[..., tuple]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Builds robot and task of a tier; the robots are closed afterwards."""
-    robots = []
-
-    def build(tier: str = "default", *, obs: str = "state", **options: object) -> tuple:
-        config = charger.TIERS[tier]
-        robots.append(fr3_sim.build(fr3_sim.Config(), scene=charger.scene(config), **options))  # type: ignore[arg-type]
-        return robots[-1], charger.build(config, obs=obs)  # type: ignore[arg-type]
-
-    yield build
-    for robot in robots:
-        robot.close()
+TASK = charger
 
 
 def at(x_mm: float, y_mm: float, depth_mm: float, turn: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> np.ndarray:
@@ -47,65 +42,20 @@ def at(x_mm: float, y_mm: float, depth_mm: float, turn: tuple[float, float, floa
     return np.concatenate([tip[:3], rotation.multiply(TURN_AHEAD, rotation.from_rotvec(np.radians(turn)))])
 
 
-def seen(tip: np.ndarray, reference: np.ndarray = TURN_AHEAD) -> dict[str, np.ndarray]:
-    """A robot observation with the tip somewhere and all else zero."""
-    return {
-        "tool_pose": tip,
-        "tool_twist": np.zeros(6),
-        "tool_reference": reference,
-        "wrench": np.zeros(6),
-        "peak_force": np.zeros(1),
-        "action": np.zeros(7),
-    }
-
-
-def solved(task: Charger, tip: np.ndarray) -> bool:
-    verdict = task.judge(seen(tip), np.zeros(7), seen(tip))
-    assert verdict.reward == float(verdict.success)
-    assert verdict.kind is (Kind.TERMINATED if verdict.success else Kind.MID)
-    return verdict.success
-
-
-def run(robot, task: Charger, seed: int, skill: Skill) -> tuple[bool, int, float]:
-    """One scripted episode: success, steps, largest force."""
-    rng = np.random.default_rng(seed)
-    task.reset(robot, rng)
-    raw, peak, steps = robot.observe(), 0.0, 0
-    task.observe(raw)
-    for _ in range(task.spec.max_steps):
-        sent = robot.apply(Command(task.command(task.expert(raw, rng, skill=skill)), 0))
-        before, raw = raw, robot.observe()
-        verdict = task.judge(before, sent, raw)
-        task.observe(raw)
-        peak, steps = max(peak, verdict.info["peak_force_n"]), steps + 1
-        if verdict.kind.is_last:
-            break
-    return verdict.success, steps, peak
-
-
 @pytest.mark.parametrize("tier", list(charger.TIERS))
 def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    assert isinstance(task, Task)
+    assert_fits(robot, charger, task)
     assert task.config.steps <= 20_000
-    assert task.spec.control_hz == robot.spec.control_hz
-    safe = SafeRobot(robot, charger.limits(task.config), epoch=1)
-    for seed in range(10):
-        task.reset(safe, np.random.default_rng(seed))
-        task.spec.observation["state"].validate(task.observe(safe.observe())["state"])
-    for corner in np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T:
-        safe.apply(task.command(np.append(corner, [0, 0, 0])))
-        task.observe(safe.observe())
-        assert not safe.last_altered, "unit actions stay within the safety limits"
 
 
 def test_plugged_in_counts() -> None:
     task = charger.build(Config())
     for depth in (16.1, 18.0, 19.0, 19.9):
-        assert solved(task, at(0, 0, depth))
-    assert solved(task, at(1.2, -1.2, 18))
-    assert solved(task, at(0, 0, 18, (0, 0, 4))), "the slots leave room for a few degrees of roll"
-    assert solved(task, at(0, 0, 18, (0, 0, 180))), "a plug of this kind has no right way round"
+        assert solved(task, seen(at(0, 0, depth)))
+    assert solved(task, seen(at(1.2, -1.2, 18)))
+    assert solved(task, seen(at(0, 0, 18, (0, 0, 4)))), "the slots leave room for a few degrees of roll"
+    assert solved(task, seen(at(0, 0, 18, (0, 0, 180)))), "a plug of this kind has no right way round"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +80,7 @@ def test_plugged_in_counts() -> None:
     ],
 )  # fmt: skip
 def test_anything_else_does_not(tip: np.ndarray) -> None:
-    assert not solved(charger.build(Config()), tip)
+    assert not solved(charger.build(Config()), seen(tip))
 
 
 def test_depth_is_that_of_the_prong_that_is_less_deep() -> None:
@@ -145,8 +95,8 @@ def test_depth_is_that_of_the_prong_that_is_less_deep() -> None:
 def test_success_is_about_the_true_socket_not_the_estimate(make: Make) -> None:
     robot, task = make()
     task.place(robot, SOCKET, np.array([0.003, 0.0, 0.0]), 0.0, at(0, 0, -30))
-    assert solved(task, at(3, 0, 18))
-    assert not solved(task, at(0, 0, 18))
+    assert solved(task, seen(at(3, 0, 18)))
+    assert not solved(task, seen(at(0, 0, 18)))
 
 
 @given(st.tuples(unit, unit, unit, unit, unit, unit), unit)
@@ -166,15 +116,12 @@ def test_normalise_inverts_command(action: tuple[float, ...], rolled: float) -> 
 @pytest.mark.parametrize("tier", ["default", "hard"])
 def test_nothing_seen_before_touching_depends_on_the_truth(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    views = []
-    for error in ((0.0, 0.0), (3.0, -2.0), (-1.0, 3.0)):
-        task.place(robot, SOCKET, 1e-3 * np.array([*error, 0.0]), 0.02 * error[0], at(12, -7, -20))
-        views.append([task.observe(robot.observe())["state"]])
-        for _ in range(3):
-            robot.apply(Command(task.command(np.array([-0.3, 0.2, 0.3, 0, 0, 0.1])), 0))
-            views[-1].append(task.observe(robot.observe())["state"])
-    np.testing.assert_array_equal(views[0], views[1])
-    np.testing.assert_array_equal(views[0], views[2])
+    errors = ((0.0, 0.0), (3.0, -2.0), (-1.0, 3.0))
+
+    def start(x: float, y: float) -> None:
+        task.place(robot, SOCKET, 1e-3 * np.array([x, y, 0.0]), 0.02 * x, at(12, -7, -20))
+
+    assert_truth_is_hidden(robot, task, [partial(start, *error) for error in errors])
 
 
 def test_draws_cover_the_announced_ranges() -> None:
@@ -217,31 +164,31 @@ def test_bad_history_is_refused() -> None:
 def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
     robot, task = make(tier)
     for seed in range(4):
-        success, steps, peak = run(robot, task, seed, Skill.INFORMED)
+        success, states, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
-        assert 15 < steps < task.config.max_steps
+        assert 15 < len(states) - 1 < task.config.max_steps
         assert peak < 15
 
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
-    robot, task = make("hard")
-    outcomes = [run(robot, task, seed, Skill.BLIND) for seed in range(5)]
-    assert sum(success for success, _, _ in outcomes) <= 2
-    assert max(peak for _, _, peak in outcomes) < 20
+    assert_blind_fails_gently(*make("hard"), seeds=5, most=2)
 
 
 def test_a_weak_person_is_slower_than_the_informed_one_and_another_one_every_time(make: Make) -> None:
     robot, task = make("smoke")
-    weak = [run(robot, task, seed, Skill.WEAK) for seed in range(4)]
-    informed = [run(robot, task, seed, Skill.INFORMED) for seed in range(4)]
-    assert any(success for success, _, _ in weak)
-    assert np.mean([steps for _, steps, _ in weak]) > 1.2 * np.mean([steps for _, steps, _ in informed])
+    assert_weak_is_slower(robot, task, seeds=4, factor=1.2)
     people = []
     for seed in range(2):
         task.reset(robot, np.random.default_rng(seed))
         task.expert(robot.observe(), np.random.default_rng(seed), skill=Skill.WEAK)
         people.append(task._person)
     assert people[0].pace != people[1].pace
+
+
+def test_informed_expert_frees_prongs_that_caught_on_an_edge(make: Make) -> None:
+    """Pushing on, it stayed there for ninety steps."""
+    robot, task = make("hard")
+    assert run(robot, task, 1033, skill=Skill.INFORMED)[0]
 
 
 def test_only_the_weak_expert_sees_the_socket(make: Make) -> None:
@@ -291,17 +238,13 @@ def test_a_half_turned_episode_is_nearly_the_same(make: Make) -> None:
     (symmetry,) = task.spec.symmetries
     rng = np.random.default_rng(0)
     actions = np.clip(rng.normal((-0.2, 0.1, 0.3, 0.0, 0.0, 0.0), 0.4, (25, 6)), -1.0, 1.0)
-    both = []
-    for act in (lambda action: action, symmetry.action):
-        error, start = act(np.array([2.5, -1.0, 0, 0, 0, 0]))[:3], act(np.array([4.0, -2.5, -6.0, 0, 0, 0]))
-        task.place(robot, SOCKET, 1e-3 * error, 0.03, at(*start[:3]))
-        states = [task.observe(robot.observe())["state"]]
-        for action in actions:
-            robot.apply(Command(task.command(act(action)), 0))
-            states.append(task.observe(robot.observe())["state"])
-        both.append(np.array(states))
-    assert np.abs(both[0][:, 12:18]).max() > 0.5, "it never touched"
-    expected, found = symmetry.observation["state"](both[0]), both[1]
+
+    def start(act: Callable[[np.ndarray], np.ndarray]) -> None:
+        error, tip = act(np.array([2.5, -1.0, 0, 0, 0, 0]))[:3], act(np.array([4.0, -2.5, -6.0, 0, 0, 0]))
+        task.place(robot, SOCKET, 1e-3 * error, 0.03, at(*tip[:3]))
+
+    expected, found = turned_and_as_expected(robot, task, symmetry, actions, start)
+    assert np.abs(expected[:, 12:18]).max() > 0.5, "it never touched"
     for component in (0, 1, 2, 5, 6, 7, 11, *range(18, 24)):  # what moves freely, and the last action
         assert np.corrcoef(expected[:, component], found[:, component])[0, 1] > 0.8, component
 
@@ -314,7 +257,7 @@ def test_a_half_turned_pose_is_seen_as_the_symmetry_says_and_judged_alike(
     (symmetry,) = task.spec.symmetries
     degrees = 8.0 * np.array(turn)
     plain, other = at(x, y, depth, tuple(degrees)), at(-x, -y, depth, tuple(degrees * (-1, -1, 1)))
-    assert solved(task, plain) == solved(task, other)
+    assert solved(task, seen(plain)) == solved(task, seen(other))
     turned = charger.build(Config(history=(0,))).observe(seen(other))["state"]
     assert symmetry.observation["state"](task.observe(seen(plain))["state"]) == pytest.approx(turned, abs=1e-4)
 
@@ -357,10 +300,4 @@ def test_a_robot_that_cannot_place_the_socket_needs_to_know_where_it_is() -> Non
 
 @pytest.mark.render
 def test_pixels_show_the_socket(make: Make) -> None:
-    robot, task = make("smoke", obs="pixels", cameras=charger.IMAGES)
-    assert task.spec.symmetries == ()
-    task.reset(robot, np.random.default_rng(0))
-    observation = task.observe(robot.observe())
-    assert set(observation) == {"state", *charger.IMAGES}
-    for name in charger.IMAGES:
-        assert observation[name].std() > 15
+    assert_pixels_show(make, charger)

@@ -82,6 +82,19 @@ def test_the_approach_straightens_before_it_goes_in_and_backs_out_beside_the_hol
     assert insertion.approach(np.array([0, 0, -0.005]), rolled, near_rad=0.2)[2] > 0.0
 
 
+def test_the_search_presses_and_slides_and_lifts_what_caught_on_an_edge() -> None:
+    """A tip that is a tenth of a millimetre deep and stays there although it is pushed along has caught."""
+
+    def step(depth: float, speed: float) -> np.ndarray:
+        return insertion.search(np.array([0.002, 0.0, depth]), STRAIGHT, speed, growth_m=0.001, reach_m=0.005)
+
+    pressed, caught = step(0.0001, 0.01), step(0.0001, 0.0005)
+    assert pressed[2] > 0
+    np.testing.assert_allclose(caught, pressed * (1, 1, -1), atol=1e-12)
+    np.testing.assert_array_equal(step(0.0, 0.0005), step(0.0, 0.01))
+    assert step(0.004, 0.0)[2] > 0, "inside: go on"
+
+
 def test_a_person_goes_to_where_the_hole_seems_to_be_at_their_own_pace() -> None:
     person = Person(np.random.default_rng(0), (0.002, 0.002), 6)
     person.aim, person.pace = np.array([0.002, -0.001]), 0.5

@@ -5,44 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sim_world import DOWN, OPENING, at, place, run
+from sim_world import (
+    DOWN,
+    OPENING,
+    Make,
+    assert_blind_fails_gently,
+    assert_fits,
+    assert_truth_is_hidden,
+    assert_weak_is_slower,
+    at,
+    place,
+    run,
+    seen,
+    solved,
+    turned_and_as_expected,
+)
 
 from robolearn.core.errors import ConfigError
-from robolearn.core.protocols import Task
 from robolearn.core.spec import ArraySpec
-from robolearn.core.types import Command, Kind, RobotSpec, Skill
-from robolearn.hal.safety import SafeRobot
+from robolearn.core.types import Command, RobotSpec, Skill
 from robolearn.sim import insertion, rotation
 from robolearn.sim.insertion import MAX_TURN
 from robolearn.sim.tasks import peg_insert
-from robolearn.sim.tasks.peg_insert import Config, PegInsert
+from robolearn.sim.tasks.peg_insert import Config
 
-Make = Callable[..., tuple]
 unit = st.floats(-1, 1)
-
-
-def _seen(tip: np.ndarray, reference: np.ndarray = DOWN) -> dict[str, np.ndarray]:
-    """A robot observation with the tip somewhere and all else zero."""
-    return {
-        "tool_pose": tip,
-        "tool_twist": np.zeros(6),
-        "tool_reference": reference,
-        "wrench": np.zeros(6),
-        "peak_force": np.zeros(1),
-        "action": np.zeros(7),
-    }
-
-
-def _judge(task: PegInsert, tip: np.ndarray) -> bool:
-    verdict = task.judge(_seen(tip), np.zeros(7), _seen(tip))
-    assert verdict.reward == float(verdict.success)
-    assert verdict.kind is (Kind.TERMINATED if verdict.success else Kind.MID)
-    return verdict.success
 
 
 def _tilted(degrees: float) -> np.ndarray:
@@ -52,24 +45,15 @@ def _tilted(degrees: float) -> np.ndarray:
 @pytest.mark.parametrize("tier", list(peg_insert.TIERS))
 def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    assert isinstance(task, Task)
+    assert_fits(robot, peg_insert, task, seeds=1)
     assert task.spec.max_steps == 100
-    assert task.spec.control_hz == robot.spec.control_hz
-    safe = SafeRobot(robot, peg_insert.limits(task.config), epoch=1)
-    task.reset(safe, np.random.default_rng(0))
-    observation = task.observe(safe.observe())
-    task.spec.observation["state"].validate(observation["state"])
-    for corner in np.array(np.meshgrid(*[[-1.0, 1.0]] * 3)).reshape(3, -1).T:
-        safe.apply(task.command(np.append(corner, [0, 0, 0])))
-        task.observe(safe.observe())
-        assert not safe.last_altered, "unit actions stay within the safety limits"
 
 
 def test_inserted_peg_counts() -> None:
     task = peg_insert.build(Config())
     for depth in (36.1, 38.0, 40.0):
-        assert _judge(task, at(0, 0, depth))
-    assert _judge(task, at(1.5, -1.5, 38))
+        assert solved(task, seen(at(0, 0, depth)))
+    assert solved(task, seen(at(1.5, -1.5, 38)))
 
 
 @pytest.mark.parametrize(
@@ -87,15 +71,15 @@ def test_inserted_peg_counts() -> None:
     ids=["shallow", "through the floor", "beside", "off centre", "hovering", "on top", "tilted", "upside down"],
 )
 def test_anything_else_does_not(tip: np.ndarray) -> None:
-    assert not _judge(peg_insert.build(Config()), tip)
+    assert not solved(peg_insert.build(Config()), seen(tip))
 
 
 def test_success_is_about_the_true_hole_not_the_estimate(make: Make) -> None:
     robot, task = make()
     place(robot, task, at(0, 0, -30), error_mm=(3.0, 0.0))
     true_x = 3.0  # the estimate's x axis is the base frame's
-    assert _judge(task, at(true_x, 0, 38))
-    assert not _judge(task, at(0, 0, 38))
+    assert solved(task, seen(at(true_x, 0, 38)))
+    assert not solved(task, seen(at(0, 0, 38)))
 
 
 @given(st.tuples(unit, unit, unit, unit, unit, unit), unit)
@@ -103,7 +87,7 @@ def test_normalise_inverts_command(action: tuple[float, ...], reference_yaw: flo
     """With any reference orientation, as long as the turn is within one step's bound; beyond, the turn is shortened."""
     task = peg_insert.build(Config())
     reference = rotation.multiply(DOWN, rotation.about_z(0.05 * reference_yaw))
-    task.observe(_seen(at(0, 0, -20), reference))
+    task.observe(seen(at(0, 0, -20), reference))
     wanted = np.array(action)
     command = task.command(wanted)
     executed = task.normalise(command)
@@ -128,37 +112,33 @@ def test_command_is_always_acceptable(action: tuple[float, ...]) -> None:
 def test_zero_turn_aligns_with_the_estimate() -> None:
     task = peg_insert.build(Config())
     ahead = rotation.multiply(DOWN, rotation.about_z(0.04))
-    task.observe(_seen(at(0, 0, -20), ahead))
+    task.observe(seen(at(0, 0, -20), ahead))
     np.testing.assert_allclose(task.command(np.zeros(6))[3:6], [0, 0, -0.04], atol=1e-9)
 
 
 @pytest.mark.parametrize("tier", ["default", "hard"])
 def test_first_observation_does_not_depend_on_the_truth(make: Make, tier: str) -> None:
     robot, task = make(tier)
-    seen = []
-    for error in ((0.0, 0.0), (3.0, -2.0), (-1.0, 3.0)):
-        place(robot, task, at(12, -7, -20), error_mm=error)
-        task.place(robot, at(0, 0, 0), 1e-3 * np.array([*error, 0.0]), 0.03 * error[0], at(12, -7, -20))
-        seen.append(task.observe(robot.observe())["state"])
-        for _ in range(3):
-            robot.apply(Command(task.command(np.array([-0.3, 0.2, 0.3, 0, 0, 0.1])), 0))
-            seen[-1] = np.concatenate([seen[-1], task.observe(robot.observe())["state"]])
-    np.testing.assert_array_equal(seen[0], seen[1])
-    np.testing.assert_array_equal(seen[0], seen[2])
+    errors = ((0.0, 0.0), (3.0, -2.0), (-1.0, 3.0))
+
+    def start(x: float, y: float) -> None:
+        task.place(robot, at(0, 0, 0), 1e-3 * np.array([x, y, 0.0]), 0.03 * x, at(12, -7, -20))
+
+    assert_truth_is_hidden(robot, task, [partial(start, *error) for error in errors])
 
 
 def test_observation_is_the_same_wherever_the_estimate_lies(make: Make) -> None:
     """Relative to the estimate: turning and moving estimate and start together changes (almost) nothing."""
     robot, task = make()
-    seen = []
+    views = []
     for yaw, shift in ((0.0, (0, 0)), (0.3, (20, -15))):
         about = rotation.about_z(yaw)
         estimate = np.concatenate([at(*shift, 0)[:3], rotation.multiply(about, DOWN)])
         tip = estimate.copy()
         tip[:3] += rotation.matrix(about) @ np.array([0.008, 0.004, 0.02])
         task.place(robot, estimate, np.zeros(3), 0.0, tip)
-        seen.append(task.observe(robot.observe())["state"])
-    np.testing.assert_allclose(seen[0], seen[1], atol=2e-3)
+        views.append(task.observe(robot.observe())["state"])
+    np.testing.assert_allclose(views[0], views[1], atol=2e-3)
 
 
 def test_draws_cover_the_announced_ranges() -> None:
@@ -188,13 +168,13 @@ def test_draws_cover_the_announced_ranges() -> None:
 
 def test_millimetres_survive_in_the_observation(make: Make) -> None:
     task = peg_insert.build(Config())
-    far = task.observe(_seen(at(50, 0, -30)))["state"]
+    far = task.observe(seen(at(50, 0, -30)))["state"]
     task._frames = []
-    further = task.observe(_seen(at(50.5, 0, -30)))["state"]
+    further = task.observe(seen(at(50.5, 0, -30)))["state"]
     task._frames = []
-    near = task.observe(_seen(at(0.5, 0, 0)))["state"]
+    near = task.observe(seen(at(0.5, 0, 0)))["state"]
     task._frames = []
-    centre = task.observe(_seen(at(0, 0, 0)))["state"]
+    centre = task.observe(seen(at(0, 0, 0)))["state"]
     assert abs(near[0] - centre[0]) > 0.1
     assert abs(far[0] - further[0]) > 1e-3
     assert np.abs(far).max() < 5
@@ -228,25 +208,19 @@ def test_bad_history_is_refused() -> None:
 def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
     robot, task = make(tier)
     for seed in range(4):
-        success, seen, peak = run(robot, task, seed, skill=Skill.INFORMED)
+        success, states, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
-        assert 20 < len(seen) < 60
+        assert 20 < len(states) < 60
         assert peak < 10
 
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
-    robot, task = make("hard")
-    outcomes = [run(robot, task, seed, skill=Skill.BLIND) for seed in range(5)]
-    assert sum(success for success, _, _ in outcomes) <= 1
-    assert max(peak for _, _, peak in outcomes) < 20
+    assert_blind_fails_gently(*make("hard"), seeds=5, most=1)
 
 
 def test_a_weak_person_is_slower_than_the_informed_expert_and_a_new_one_in_every_episode(make: Make) -> None:
     robot, task = make("smoke")
-    weak = [run(robot, task, seed, skill=Skill.WEAK) for seed in range(4)]
-    informed = [run(robot, task, seed, skill=Skill.INFORMED) for seed in range(4)]
-    assert any(success for success, _, _ in weak)
-    assert np.mean([len(seen) for _, seen, _ in weak]) > 1.2 * np.mean([len(seen) for _, seen, _ in informed])
+    assert_weak_is_slower(robot, task, seeds=4, factor=1.2)
     people = []
     for _ in range(2):
         task.reset(robot, np.random.default_rng(0))
@@ -257,7 +231,7 @@ def test_a_weak_person_is_slower_than_the_informed_expert_and_a_new_one_in_every
 
 def test_blind_expert_ignores_the_truth(make: Make) -> None:
     robot, task = make()
-    raw = _seen(at(4, 3, -10))
+    raw = seen(at(4, 3, -10))
     actions = []
     for error in ((0.0, 0.0), (3.0, -3.0)):
         place(robot, task, at(4, 3, -10), error_mm=error)
@@ -298,8 +272,8 @@ def test_a_turned_pose_is_seen_as_the_symmetry_says(
 ) -> None:
     task = peg_insert.build(Config(history=(0,)))
     tip = at(x, y, depth, rotation.multiply(DOWN, rotation.from_rotvec(0.3 * np.array(turn))))
-    plain = task.observe(_seen(tip))["state"]
-    other = peg_insert.build(Config(history=(0,))).observe(_seen(_turned(tip, number + 1)))["state"]
+    plain = task.observe(seen(tip))["state"]
+    other = peg_insert.build(Config(history=(0,))).observe(seen(_turned(tip, number + 1)))["state"]
     assert task.spec.symmetries[number].observation["state"](plain) == pytest.approx(other, abs=1e-4)
 
 
@@ -311,17 +285,13 @@ def test_a_turned_episode_is_nearly_the_same(make: Make, number: int) -> None:
     symmetry = task.spec.symmetries[number]
     rng = np.random.default_rng(number)
     actions = np.clip(rng.normal((-0.2, 0.1, 0.3, 0.0, 0.0, 0.0), 0.4, (25, 6)), -1.0, 1.0)
-    both = []
-    for act in (lambda action: action, symmetry.action):
-        error, start = act(np.array([2.5, -1.0, 0, 0, 0, 0]))[:3], act(np.array([4.0, -2.5, -6.0, 0, 0, 0]))
-        task.place(robot, at(0, 0, 0), 1e-3 * error, 0.03, at(start[0], -start[1], start[2]))
-        states = [task.observe(robot.observe())["state"]]
-        for action in actions:
-            robot.apply(Command(task.command(act(action)), 0))
-            states.append(task.observe(robot.observe())["state"])
-        both.append(np.array(states))
-    assert np.abs(both[0][:, 12:18]).max() > 0.5, "it never touched"
-    expected, found = symmetry.observation["state"](both[0]), both[1]
+
+    def start(act: Callable[[np.ndarray], np.ndarray]) -> None:
+        error, tip = act(np.array([2.5, -1.0, 0, 0, 0, 0]))[:3], act(np.array([4.0, -2.5, -6.0, 0, 0, 0]))
+        task.place(robot, at(0, 0, 0), 1e-3 * error, 0.03, at(tip[0], -tip[1], tip[2]))
+
+    expected, found = turned_and_as_expected(robot, task, symmetry, actions, start)
+    assert np.abs(expected[:, 12:18]).max() > 0.5, "it never touched"
     for component in (0, 1, 5, 6, 7, 11, *range(18, 24)):  # what moves freely: x, y, yaw, their velocities, last action
         assert np.corrcoef(expected[:, component], found[:, component])[0, 1] > 0.8, component
 

@@ -27,18 +27,15 @@ from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.symmetry import SignedPermutation, Symmetry
-from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
+from robolearn.core.types import Judgement, Skill, TaskSpec
 from robolearn.hal.limits import SafetyLimits
-from robolearn.sim import insertion, rotation
+from robolearn.sim import held, insertion, rotation
+from robolearn.sim.held import NOISE, TIP_M, HeldTool
 from robolearn.sim.insertion import relative
-from robolearn.sim.person import Person
 from robolearn.sim.scene import Body, Contact, Geom, Scene, Screw
 
-CONTROL_HZ = 10.0
 BLADE_HALF_M, BLADE_LENGTH_M = (0.009, 0.002), 0.012
 """Half-length and half-thickness of the key's blade along x and y of the tip, and how far it stands out."""
-TIP_M = 0.07
-"""Distance of the tip from the TCP along the hand's z."""
 SLOT_DEPTH_M = 0.006
 CAP_RADIUS_M, CAP_HEIGHT_M = 0.02, 0.016
 BOTTLE_RADIUS_M, BOTTLE_HEIGHT_M = 0.028, 0.06
@@ -51,20 +48,17 @@ PLACE_M = (0.5, 0.0, 0.08)
 """Nominal middle of the cap's top, at angle 0, in the base frame."""
 TURN_DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 """Orientation of a frame of angle 0 whose z points down: half a turn about x."""
-MAX_PENETRATION_MM = 1.0
-MAX_TILT_DEG = 8.0
 MAX_MISFIT_DEG = 15.0
 """Largest angle between blade and slot of an engaged key; the slot lets it turn by some 6 degrees."""
 FRAME = 25
 """Numbers in one frame of the policy's state: position in tip axes 3, tilt 2, angle to the estimated slot and angle to
 the tight pose 2, twist 6, wrench 6, previous action 6."""
-IMAGES = ("wrist", "side")
-NOISE = 0.05
-"""Standard deviation of the scripted experts' action noise."""
 TURNING = 0.9
 """Turn per step of the scripted experts while the key is in the slot; the soft wrist follows no faster."""
-AIM_M = 0.0013
-"""Standard deviation, per horizontal axis, of where the weak expert takes the slot to be."""
+AIM = 1.6
+"""Standard deviation, per horizontal axis, of where the weak expert takes the slot to be, as a share of the clearance:
+people look more closely where the fit is tighter."""
+IMAGES = held.IMAGES
 
 
 @dataclass(frozen=True)
@@ -183,30 +177,56 @@ def build(config: Config, *, obs: Literal["state", "pixels"] = "state") -> CapTi
     return CapTighten(config, obs)
 
 
-class CapTighten:
+class Turning:
+    """Six numbers in [-1, 1] for a displacement of the tip, a tilt relative to upright and a turn that adds up.
+
+    Args:
+        translation_mm, tilt_deg, turn_deg: see ``Config``.
+    """
+
+    def __init__(self, translation_mm: tuple[float, float, float], tilt_deg: float, turn_deg: float) -> None:
+        self.translation = 1e-3 * np.array(translation_mm)
+        self.tilt, self.turn = math.radians(tilt_deg), math.radians(turn_deg)
+
+    def command(self, action: Array, aligned: Array, reference: Array) -> Array:
+        """(7,) robot action, as in ``insertion.Aligned``; it is upright that counts, not ``aligned``."""
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        yaw = _yaw(reference) + self.turn * float(action[5])
+        tilt = np.array([*(self.tilt * action[3:5]), 0.0])
+        wanted = rotation.multiply(_down(yaw), rotation.from_rotvec(tilt))
+        turn = rotation.to_rotvec(rotation.multiply(rotation.conjugate(reference), wanted))
+        turn *= min(1.0, insertion.MAX_TURN / max(math.sqrt(float(turn @ turn)), 1e-9))
+        return np.concatenate([action[:3] * self.translation, turn, [0.0]])
+
+    def normalise(self, robot_action: Array, aligned: Array, reference: Array) -> Array:
+        """(6,) normalised action of an executed (7,) robot action; exact where ``command`` did not limit."""
+        executed = np.asarray(robot_action, dtype=np.float64)
+        reached = rotation.multiply(reference, rotation.from_rotvec(executed[3:6]))
+        yaw = _yaw(reached)
+        tilt = rotation.to_rotvec(rotation.multiply(rotation.conjugate(_down(yaw)), reached))[:2] / self.tilt
+        turned = math.remainder(yaw - _yaw(reference), 2 * math.pi) / self.turn
+        both = np.concatenate([executed[:3] / self.translation, tilt, [turned]])
+        return np.asarray(np.clip(both, -1.0, 1.0), dtype=np.float32)
+
+
+class CapTighten(HeldTool):
     """One cap after another; holds the truth, the estimate and the policy's history of the present one."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
-        insertion.check_ages(config.history)
         self.config = config
-        self._images = IMAGES if obs == "pixels" else ()
-        self._ages = config.history if obs == "state" else (0,)
+        self._turning = Turning(config.translation_mm, config.tilt_deg, config.turn_deg)
+        aim = AIM * 1e-3 * config.clearance_mm
+        super().__init__(config.history, obs, self._turning, np.array([*PLACE_M, *TURN_DOWN]), aim)
         frames = len(self._ages)
-        specs = [ArraySpec("state", (FRAME * frames,), "float32", "scaled pose, angles, twist, wrench, last action")]
-        specs += [ArraySpec(name, (128, 128, 3), "uint8", "rgb") for name in self._images]
+        seen = held.observation_specs(FRAME * frames, "scaled pose, angles, twist, wrench, last action", self._images)
         action = ArraySpec("action", (6,), "float32", "tip displacement, tilt, turn about the key's axis", -1, 1)
         self.spec = TaskSpec(
-            "cap_tighten", {s.name: s for s in specs}, action, config.max_steps, CONTROL_HZ,
+            "cap_tighten", seen, action, config.max_steps, held.CONTROL_HZ,
             symmetries=() if self._images else _symmetries(frames),
             skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
         )  # fmt: skip
-        self._translation = 1e-3 * np.array(config.translation_mm)
-        self._tilt, self._turn = math.radians(config.tilt_deg), math.radians(config.turn_deg)
-        self._bottle = self._estimate = np.array([*PLACE_M, *TURN_DOWN])
+        self._bottle = self._estimate
         self._to_go = 0.0
-        self._reference = TURN_DOWN
-        self._frames: list[Array] = []
-        self._person: Person | None = None
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
         """Draw cap, angle to go, the estimate's error and the start, all independent, and bring the robot there.
@@ -247,36 +267,7 @@ class CapTighten:
         self._estimate, self._to_go = estimate, to_go
         cap = insertion.displaced(estimate, error, error_yaw)
         self._bottle = insertion.displaced(cap, np.array([0.0, 0.0, -_advance(angle)]), -angle)
-        self._frames, self._person = [], None
-        tcp = insertion.displaced(tip, np.array([0.0, 0.0, -TIP_M]), 0.0)
-        robot.reset(tcp, {"bottle": self._bottle, "cap": np.array([angle])})
-
-    def observe(self, raw: Observation) -> dict[str, Array]:
-        """Policy observation. Once per control step: it remembers frames and the reference ``command`` starts from."""
-        previous = self.normalise(raw["action"]) if self._frames else np.zeros(6)
-        self._reference = raw["tool_reference"]
-        self._frames, state = insertion.remember(self._frames, self._frame(raw, previous), self._ages)
-        return {"state": state} | {name: raw[f"camera/{name}"] for name in self._images}
-
-    def command(self, action: Array) -> Array:
-        """(7,) robot action of a normalised (6,) action; turns are limited to what the robot takes in one step."""
-        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
-        yaw = _yaw(self._reference) + self._turn * float(action[5])
-        tilt = np.array([*(self._tilt * action[3:5]), 0.0])
-        wanted = rotation.multiply(_down(yaw), rotation.from_rotvec(tilt))
-        turn = rotation.to_rotvec(rotation.multiply(rotation.conjugate(self._reference), wanted))
-        turn *= min(1.0, insertion.MAX_TURN / max(math.sqrt(float(turn @ turn)), 1e-9))
-        return np.concatenate([action[:3] * self._translation, turn, [0.0]])
-
-    def normalise(self, robot_action: Array) -> Array:
-        """(6,) normalised action of an executed (7,) robot action; exact where ``command`` did not limit."""
-        executed = np.asarray(robot_action, dtype=np.float64)
-        reached = rotation.multiply(self._reference, rotation.from_rotvec(executed[3:6]))
-        yaw = _yaw(reached)
-        tilt = rotation.to_rotvec(rotation.multiply(rotation.conjugate(_down(yaw)), reached))[:2] / self._tilt
-        turned = math.remainder(yaw - _yaw(self._reference), 2 * math.pi) / self._turn
-        both = np.concatenate([executed[:3] / self._translation, tilt, [turned]])
-        return np.asarray(np.clip(both, -1.0, 1.0), dtype=np.float32)
+        self._begin(robot, tip, {"bottle": self._bottle, "cap": np.array([angle])})
 
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the cap is tight and the key is still in its slot."""
@@ -285,12 +276,12 @@ class CapTighten:
         depth, away = 1e3 * position[2], float(1e3 * np.abs(position[:2]).max())
         misfit, tilt = math.degrees(abs(_misfit(turn))), insertion.tilt_deg(turn)
         left, config = math.degrees(STOP_RAD - angle), self.config
-        deep = 0.5e3 * SLOT_DEPTH_M <= depth <= 1e3 * SLOT_DEPTH_M + MAX_PENETRATION_MM
-        fits = away <= config.clearance_mm + 1.0 and tilt <= MAX_TILT_DEG and misfit <= MAX_MISFIT_DEG
+        deep = 0.5e3 * SLOT_DEPTH_M <= depth <= 1e3 * SLOT_DEPTH_M + held.MAX_PENETRATION_MM
+        fits = away <= config.clearance_mm + 1.0 and tilt <= held.MAX_TILT_DEG and misfit <= MAX_MISFIT_DEG
         success = bool(deep and fits and abs(left) <= config.tolerance_deg)
         peak = float(after["peak_force"][0])
         info = {"depth_mm": float(depth), "radial_mm": away, "left_deg": left, "peak_force_n": peak}
-        return Judgement(float(success), Kind.TERMINATED if success else Kind.MID, success, info)
+        return held.judged(success, info)
 
     def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
         """Scripted action: over the slot (informed: where it is now, blind: where the estimate says it was), align, go
@@ -300,17 +291,15 @@ class CapTighten:
         misfit, engaged = _misfit(turn), position[2] > 0.6 * SLOT_DEPTH_M
         aligned, pace, noise = rotation.from_rotvec(np.array([0.0, 0.0, misfit])), 1.0, rng.normal(0.0, NOISE, 6)
         if skill is Skill.WEAK:
-            self._person = self._person or Person(rng, (AIM_M, AIM_M), 6)
-            self._person.step(rng)
-            step, pace = insertion.as_a_person(position, aligned, self._person), self._person.pace
-            noise = self._person.tremor
+            person = self._somebody(rng)
+            step, pace, noise = insertion.as_a_person(position, aligned, person), person.pace, person.tremor
         else:
             step = insertion.approach(position, aligned)
         if engaged:
             step = rotation.matrix(rotation.conjugate(turn)) @ [-0.5 * position[0], -0.5 * position[1], 0.0015]
-        move = step / self._translation
+        move = step / self._turning.translation
         move /= max(1.0, float(np.abs(move).max()))
-        yaw = TURNING if engaged else pace * float(np.clip(-0.7 * misfit / self._turn, -1.0, 1.0))
+        yaw = TURNING if engaged else pace * float(np.clip(-0.7 * misfit / self._turning.turn, -1.0, 1.0))
         return np.asarray(np.clip(np.concatenate([move, [0.0, 0.0, yaw]]) + noise, -1.0, 1.0), dtype=np.float32)
 
     def _cap(self, angle: float) -> Array:

@@ -27,20 +27,17 @@ import numpy as np
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
+from robolearn.core.types import Judgement, Skill, TaskSpec
 from robolearn.hal.limits import SafetyLimits
-from robolearn.sim import insertion, rotation
+from robolearn.sim import held, insertion, rotation
+from robolearn.sim.held import NOISE, TIP_M, HeldTool
 from robolearn.sim.insertion import relative
-from robolearn.sim.person import Person
 from robolearn.sim.scene import Body, Contact, Geom, Scene
 
-CONTROL_HZ = 10.0
 PRONG_HALF_M, PRONG_LENGTH_M = (0.003, 0.002), 0.019
 """Half-widths of a prong along x and y of the tip, and its length (19 mm, as on a Europlug, IEC 60083 C5)."""
 PRONG_Y_M = 0.0095
 """Distance of each prong from the middle (19 mm between prongs, as above)."""
-TIP_M = 0.07
-"""Distance of the tip from the TCP along the hand's z."""
 SLOT_DEPTH_M = 0.022
 WALL_M = 0.06
 """Half-width of the wall."""
@@ -48,11 +45,7 @@ OPENING_M = (0.56, 0.0, 0.12)
 """Nominal middle of the socket in the base frame."""
 TURN_AHEAD = np.array([0.0, math.sqrt(0.5), 0.0, math.sqrt(0.5)])
 """Orientation of a hole frame in a wall that faces the arm: z along the base frame's x, x up."""
-MAX_PENETRATION_MM = 1.0
-MAX_TILT_DEG = 8.0
-NOISE = 0.05
-"""Standard deviation of the scripted experts' action noise."""
-AIM_M = 0.0015
+AIM_M = 0.00175
 """Standard deviation, per axis of the wall's plane, of where the weak expert takes the socket to be."""
 
 
@@ -116,8 +109,7 @@ TIERS: dict[str, Config] = {
     "default": Config(),
     "hard": Config(error_mm=4.0, error_roll_deg=2.0, clearance_mm=0.8, steps=20_000, max_steps=200),
 }
-
-IMAGES = ("wrist", "side")
+IMAGES = held.IMAGES
 
 
 def scene(config: Config) -> Scene:
@@ -198,28 +190,22 @@ def build(config: Config, *, obs: Literal["state", "pixels"] = "state") -> Charg
     return Charger(config, obs)
 
 
-class Charger:
+class Charger(HeldTool):
     """One plugging-in after another; holds the truth, the estimate and the policy's history of the present one."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
-        insertion.check_ages(config.history)
         self.config = config
-        self._images = IMAGES if obs == "pixels" else ()
-        self._ages = config.history if obs == "state" else (0,)
+        self._aligned = insertion.Aligned(config.translation_mm, config.rotation_deg)
+        super().__init__(config.history, obs, self._aligned, np.array([*OPENING_M, *TURN_AHEAD]), AIM_M)
         frames = len(self._ages)
-        specs = [ArraySpec("state", (insertion.FRAME * frames,), "float32", "scaled pose, twist, wrench, last action")]
-        specs += [ArraySpec(name, (128, 128, 3), "uint8", "rgb") for name in self._images]
+        seen = held.observation_specs(insertion.FRAME * frames, "scaled pose, twist, wrench, last action", self._images)
         action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
         self.spec = TaskSpec(
-            "charger", {s.name: s for s in specs}, action, config.max_steps, CONTROL_HZ,
+            "charger", seen, action, config.max_steps, held.CONTROL_HZ,
             symmetries=() if self._images else insertion.turned(frames, (2,)),
             skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
         )  # fmt: skip
-        self._motion = insertion.Aligned(config.translation_mm, config.rotation_deg)
-        self._hole = self._estimate = np.array([*OPENING_M, *TURN_AHEAD])
-        self._reference = TURN_AHEAD
-        self._frames: list[Array] = []
-        self._person: Person | None = None
+        self._hole = self._estimate
         self._way = 0.0  # round which the informed expert searches, 0 before it begins
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
@@ -266,25 +252,8 @@ class Charger:
         """
         self._estimate = estimate
         self._hole = insertion.displaced(estimate, error, error_roll)
-        self._frames, self._person, self._way = [], None, 0.0
-        tcp = insertion.displaced(tip, np.array([0.0, 0.0, -TIP_M]), 0.0)
-        robot.reset(tcp, {"socket": self._hole} if getattr(robot, "places_bodies", True) else {})
-
-    def observe(self, raw: Observation) -> dict[str, Array]:
-        """Policy observation. Once per control step: it remembers frames and the reference ``command`` starts from."""
-        previous = self.normalise(raw["action"]) if self._frames else np.zeros(6)
-        self._reference = raw["tool_reference"]
-        latest = insertion.frame(raw, self._estimate, previous)
-        self._frames, state = insertion.remember(self._frames, latest, self._ages)
-        return {"state": state} | {name: raw[f"camera/{name}"] for name in self._images}
-
-    def command(self, action: Array) -> Array:
-        """(7,) robot action of a normalised (6,) action; turns are limited to what the robot takes in one step."""
-        return self._motion.command(action, self._estimate[3:], self._reference)
-
-    def normalise(self, robot_action: Array) -> Array:
-        """(6,) normalised action of an executed (7,) robot action; exact where ``command`` did not limit."""
-        return self._motion.normalise(robot_action, self._estimate[3:], self._reference)
+        self._way = 0.0
+        self._begin(robot, tip, {"socket": self._hole})
 
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the end of each prong is in a slot of its own: deep enough, not through, centred, straight.
@@ -299,11 +268,11 @@ class Charger:
         away = np.array([1e3 * (end - slot) for end, slot in zip(ends, slots, strict=True)])
         shallow, deepest, radial = away[:, 2].min(), away[:, 2].max(), float(np.abs(away[:, :2]).max())
         config = self.config
-        deep = shallow >= config.success_depth_mm and deepest <= 1e3 * PRONG_LENGTH_M + MAX_PENETRATION_MM
-        success = bool(deep and radial <= config.clearance_mm + 0.5 and tilt <= MAX_TILT_DEG)
+        deep = shallow >= config.success_depth_mm and deepest <= 1e3 * PRONG_LENGTH_M + held.MAX_PENETRATION_MM
+        success = bool(deep and radial <= config.clearance_mm + 0.5 and tilt <= held.MAX_TILT_DEG)
         peak = float(after["peak_force"][0])
         info = {"depth_mm": float(shallow), "radial_mm": radial, "tilt_deg": tilt, "peak_force_n": peak}
-        return Judgement(float(success), Kind.TERMINATED if success else Kind.MID, success, info)
+        return held.judged(success, info)
 
     def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
         """Scripted action: to the estimate, straighten, and push (blind) or search by feel until the prongs drop in
@@ -311,20 +280,21 @@ class Charger:
         goal = self._hole if skill is Skill.WEAK else self._estimate
         position, turn = relative(raw["tool_pose"], goal)
         if skill is not Skill.WEAK:
-            step = insertion.approach(position, turn) if skill is Skill.BLIND else self._search(position, turn, rng)
+            speed = float(np.linalg.norm(raw["tool_twist"][:3]))
+            blind = skill is Skill.BLIND
+            step = insertion.approach(position, turn) if blind else self._search(position, turn, speed, rng)
             noise = rng.normal(0.0, NOISE, 6)
         else:
-            self._person = self._person or Person(rng, (AIM_M, AIM_M), 6)
-            self._person.step(rng)
-            step, noise = insertion.as_a_person(position, turn, self._person), self._person.tremor
-        return self._motion.scripted(step, self._estimate[3:], goal[3:], noise)
+            person = self._somebody(rng)
+            step, noise = insertion.as_a_person(position, turn, person), person.tremor
+        return self._aligned.scripted(step, self._estimate[3:], goal[3:], noise)
 
-    def _search(self, position: Array, turn: Array, rng: np.random.Generator) -> Array:
+    def _search(self, position: Array, turn: Array, speed: float, rng: np.random.Generator) -> Array:
         """A spiral that covers the error of the estimate, one way round or the other as this person happens to go."""
         self._way = self._way or float(rng.choice([-1.0, 1.0]))
         config = self.config
         growth, reach = 1.2e-3 * config.clearance_mm, 1e-3 * (math.sqrt(2.0) * config.error_mm + 1.0)
-        return insertion.search(position, turn, growth_m=growth, reach_m=reach, way=self._way)
+        return insertion.search(position, turn, speed, growth_m=growth, reach_m=reach, way=self._way)
 
 
 def _wall(middle: tuple[float, float, float], yaw: float) -> Array:

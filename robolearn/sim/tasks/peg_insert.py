@@ -20,29 +20,23 @@ from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.symmetry import Symmetry
-from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
+from robolearn.core.types import Judgement, Skill, TaskSpec
 from robolearn.hal.limits import SafetyLimits
-from robolearn.sim import insertion, rotation
+from robolearn.sim import held, insertion, rotation
+from robolearn.sim.held import NOISE, TIP_M, HeldTool
 from robolearn.sim.insertion import relative
-from robolearn.sim.person import Person
 from robolearn.sim.scene import Body, Contact, Geom, Scene
 
-CONTROL_HZ = 10.0
 PEG_HALF_M, PEG_HALF_LENGTH_M = 0.008, 0.05
-TIP_M = 0.07
-"""Distance of the tip from the TCP along the hand's z."""
 SOCKET_DEPTH_M = 0.04
 WALL_M = 0.035
 OPENING_M = (0.5, 0.0, 0.05)
 """Nominal middle of the opening in the base frame."""
 TURN_DOWN = np.array([0.0, 1.0, 0.0, 0.0])
 """Orientation of a hole frame of yaw 0: half a turn about x."""
-MAX_PENETRATION_MM = 1.0
-MAX_TILT_DEG = 8.0
-NOISE = 0.05
-"""Standard deviation of the scripted experts' action noise."""
-AIM_M = 0.00125
-"""Standard deviation, per horizontal axis, of where the weak expert takes the hole to be."""
+AIM = 1.4
+"""Standard deviation, per horizontal axis, of where the weak expert takes the hole to be, as a share of the clearance:
+people look more closely where the fit is tighter."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +95,7 @@ TIERS: dict[str, Config] = {
     "default": Config(),
     "hard": Config(error_mm=4.0, error_yaw_deg=4.0, clearance_mm=0.5, steps=30_000),
 }
-
-IMAGES = ("wrist", "side")
+IMAGES = held.IMAGES
 
 
 def scene(config: Config) -> Scene:
@@ -151,28 +144,23 @@ def build(config: Config, *, obs: Literal["state", "pixels"] = "state") -> PegIn
     return PegInsert(config, obs)
 
 
-class PegInsert:
+class PegInsert(HeldTool):
     """One peg insertion after another; holds the truth, the estimate and the policy's history of the present one."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
-        insertion.check_ages(config.history)
         self.config = config
-        self._images = IMAGES if obs == "pixels" else ()
-        self._ages = config.history if obs == "state" else (0,)
+        self._aligned = insertion.Aligned(config.translation_mm, config.rotation_deg)
+        aim = AIM * 1e-3 * config.clearance_mm
+        super().__init__(config.history, obs, self._aligned, np.array([*OPENING_M, *TURN_DOWN]), aim)
         frames = len(self._ages)
-        specs = [ArraySpec("state", (insertion.FRAME * frames,), "float32", "scaled pose, twist, wrench, last action")]
-        specs += [ArraySpec(name, (128, 128, 3), "uint8", "rgb") for name in self._images]
+        seen = held.observation_specs(insertion.FRAME * frames, "scaled pose, twist, wrench, last action", self._images)
         action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
         self.spec = TaskSpec(
-            "peg_insert", {s.name: s for s in specs}, action, config.max_steps, CONTROL_HZ,
+            "peg_insert", seen, action, config.max_steps, held.CONTROL_HZ,
             symmetries=() if self._images else _symmetries(frames),
             skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
         )  # fmt: skip
-        self._motion = insertion.Aligned(config.translation_mm, config.rotation_deg)
-        self._hole = self._estimate = np.array([*OPENING_M, *TURN_DOWN])
-        self._reference = TURN_DOWN
-        self._frames: list[Array] = []
-        self._person: Person | None = None
+        self._hole = self._estimate
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
         """Draw estimate, its error, and the start, all independent, and bring the robot there.
@@ -216,29 +204,8 @@ class PegInsert:
             tip: (7,) pose of the peg's tip.
         """
         self._estimate = estimate
-        turn = rotation.matrix(estimate[3:])
-        hole_turn = rotation.multiply(estimate[3:], rotation.about_z(error_yaw))
-        self._hole = np.concatenate([estimate[:3] + turn @ error, hole_turn])
-        self._frames, self._person = [], None
-        tcp = tip.copy()
-        tcp[:3] -= TIP_M * rotation.matrix(tip[3:])[:, 2]
-        robot.reset(tcp, {"socket": self._hole} if getattr(robot, "places_bodies", True) else {})
-
-    def observe(self, raw: Observation) -> dict[str, Array]:
-        """Policy observation. Once per control step: it remembers frames and the reference ``command`` starts from."""
-        previous = self.normalise(raw["action"]) if self._frames else np.zeros(6)
-        self._reference = raw["tool_reference"]
-        latest = insertion.frame(raw, self._estimate, previous)
-        self._frames, state = insertion.remember(self._frames, latest, self._ages)
-        return {"state": state} | {name: raw[f"camera/{name}"] for name in self._images}
-
-    def command(self, action: Array) -> Array:
-        """(7,) robot action of a normalised (6,) action; turns are limited to what the robot takes in one step."""
-        return self._motion.command(action, self._estimate[3:], self._reference)
-
-    def normalise(self, robot_action: Array) -> Array:
-        """(6,) normalised action of an executed (7,) robot action; exact where ``command`` did not limit."""
-        return self._motion.normalise(robot_action, self._estimate[3:], self._reference)
+        self._hole = insertion.displaced(estimate, error, error_yaw)
+        self._begin(robot, tip, {"socket": self._hole})
 
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the tip itself is in the hole: deep enough but not through its floor, centred, upright."""
@@ -246,11 +213,11 @@ class PegInsert:
         depth, radial = 1e3 * position[2], 1e3 * max(abs(position[0]), abs(position[1]))
         tilt = insertion.tilt_deg(turn)
         config = self.config
-        deep = config.success_depth_mm <= depth <= 1e3 * SOCKET_DEPTH_M + MAX_PENETRATION_MM
-        success = bool(deep and radial <= config.clearance_mm + 1.0 and tilt <= MAX_TILT_DEG)
+        deep = config.success_depth_mm <= depth <= 1e3 * SOCKET_DEPTH_M + held.MAX_PENETRATION_MM
+        success = bool(deep and radial <= config.clearance_mm + 1.0 and tilt <= held.MAX_TILT_DEG)
         peak = float(after["peak_force"][0])
         info = {"depth_mm": float(depth), "radial_mm": float(radial), "tilt_deg": tilt, "peak_force_n": peak}
-        return Judgement(float(success), Kind.TERMINATED if success else Kind.MID, success, info)
+        return held.judged(success, info)
 
     def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
         """Scripted action: over the hole (informed: the true one, blind: the estimate), straighten, go down gently.
@@ -262,10 +229,9 @@ class PegInsert:
         if skill is not Skill.WEAK:
             step, noise = insertion.approach(position, turn), rng.normal(0.0, NOISE, 6)
         else:
-            self._person = self._person or Person(rng, (AIM_M, AIM_M), 6)
-            self._person.step(rng)
-            step, noise = insertion.as_a_person(position, turn, self._person), self._person.tremor
-        return self._motion.scripted(step, self._estimate[3:], goal[3:], noise)
+            person = self._somebody(rng)
+            step, noise = insertion.as_a_person(position, turn, person), person.tremor
+        return self._aligned.scripted(step, self._estimate[3:], goal[3:], noise)
 
 
 def _symmetries(frames: int) -> tuple[Symmetry, ...]:

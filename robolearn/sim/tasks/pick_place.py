@@ -25,14 +25,13 @@ from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
 from robolearn.core.symmetry import SignedPermutation, Symmetry
-from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
+from robolearn.core.types import Judgement, Skill, TaskSpec
 from robolearn.hal.limits import SafetyLimits
-from robolearn.sim import rotation
+from robolearn.sim import held, rotation
 from robolearn.sim.insertion import check_ages, remember
 from robolearn.sim.placing import SPAN_M, Carrier, Tray, heading_of, wrapped, yaw_of
 from robolearn.sim.scene import GRIP, Body, Free, Geom, Scene
 
-CONTROL_HZ = 10.0
 CENTRE_M = (0.5, 0.0)
 """Middle of the working area in the base frame."""
 RIM_M, WALL_M, FLOOR_M = 0.03, 0.006, 0.005
@@ -128,7 +127,7 @@ PROPRIOCEPTION = 15
 """Numbers in one frame beside images: tip 3, velocity 3, last displacement 3, heading of the hand 2, yaw rate, last
 turn, opening, last opening."""
 _POSITION_M, _VELOCITY, _YAW_RATE = 0.03, 0.1, 0.5
-IMAGES = ("wrist", "side")
+IMAGES = held.IMAGES
 
 
 def scene(config: Config) -> Scene:
@@ -196,11 +195,11 @@ class PickPlace:
         self._images = IMAGES if obs == "pixels" else ()
         self._ages = config.history
         size = (PROPRIOCEPTION if self._images else FRAME) * len(self._ages)
-        specs = [ArraySpec("state", (size,), "float32", "scaled positions, headings, velocities, opening, last action")]
-        specs += [ArraySpec(name, (128, 128, 3), "uint8", "rgb") for name in self._images]
+        shown = "scaled positions, headings, velocities, opening, last action"
+        seen = held.observation_specs(size, shown, self._images)
         action = ArraySpec("action", (5,), "float32", "tip displacement (base axes), turn, opening", -1, 1)
         self.spec = TaskSpec(
-            "pick_place", {s.name: s for s in specs}, action, config.max_steps, CONTROL_HZ,
+            "pick_place", seen, action, config.max_steps, held.CONTROL_HZ,
             symmetries=() if self._images else _symmetries(len(self._ages)),
             skills=(Skill.INFORMED, Skill.WEAK),
         )  # fmt: skip
@@ -289,7 +288,7 @@ class PickPlace:
             "moved_mm": moved,
             "peak_force_n": float(after["peak_force"][0]),
         }
-        return Judgement(float(success), Kind.TERMINATED if success else Kind.MID, success, info)
+        return held.judged(success, info)
 
     def expert(self, raw: Observation, rng: np.random.Generator, *, skill: Skill) -> Array:
         """Scripted action, see ``sim/placing.py``; how this episode is done is drawn at its first step."""
