@@ -19,7 +19,6 @@ Train: ``robolearn train peg_insert --algo diffusion``.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Mapping
@@ -115,13 +114,10 @@ class DiffusionProcess:
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
         self._noise = DDPMScheduler(**_SCHEDULE, clip_sample=True, prediction_type="epsilon")
-        self._solver = _solver(sampler)
-        with warnings.catch_warnings():  # of numpy 2, at diffusers' own conversion of a tensor
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._solver.set_timesteps(steps)
-        self._levels = self._solver.timesteps
-        self.times = self._levels.float() / LEVELS
-        left = self._noise.alphas_cumprod[self._levels].tolist()
+        solver = _solver(sampler, steps)
+        self._steps = _coefficients(solver)
+        self.times = solver.timesteps.float() / LEVELS
+        left = self._noise.alphas_cumprod[solver.timesteps].tolist()
         self._signal, self._spread = [math.sqrt(a) for a in left], [math.sqrt(1.0 - a) for a in left]
 
     def corrupt(self, action: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,12 +129,13 @@ class DiffusionProcess:
 
     def generate(self, network: Network, noise: Tensor, steering: Steering | None) -> Tensor:
         """Steps of the sampler from noise (N, H, A)."""
-        x, solver = noise, copy.copy(self._solver)
-        if hasattr(solver, "model_outputs"):  # what DPM-Solver++ keeps of the steps before
-            solver.model_outputs = list(solver.model_outputs)
-        for k, level in enumerate(self._levels):
+        x, before = noise, noise
+        for k, (of_x, of_clean, of_before) in enumerate(self._steps):
             clean = self._clean(network, x, k) if steering is None else self._steered(network, x, k, steering)
-            x = solver.step(clean, level, x, return_dict=False)[0]
+            x = torch.add(of_x * x, clean, alpha=of_clean)
+            if of_before:
+                x = torch.add(x, before, alpha=of_before)
+            before = clean
         return x
 
     def _clean(self, network: Network, x: Tensor, k: int) -> Tensor:
@@ -155,13 +152,31 @@ class DiffusionProcess:
         return steering.hold(moved.clamp(-1.0, 1.0), steering.previous)
 
 
-def _solver(sampler: Literal["ddim", "dpm"]) -> Any:
-    """A scheduler that is told clean actions."""
+def _solver(sampler: Literal["ddim", "dpm"], steps: int) -> Any:
+    """A scheduler that is told clean actions, set to so many steps."""
     common = {**_SCHEDULE, "prediction_type": "sample", "timestep_spacing": "trailing"}
+    solver: Any
     if sampler == "ddim":
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        return DDIMScheduler(**common, clip_sample=True)
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+        solver = DDIMScheduler(**common, clip_sample=True)
+    else:
+        from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-    return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
+        solver = DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2)
+    with warnings.catch_warnings():  # of numpy 2, at diffusers' own conversion of a tensor
+        warnings.simplefilter("ignore", DeprecationWarning)
+        solver.set_timesteps(steps)
+    return solver
+
+
+def _coefficients(solver: Any) -> list[tuple[float, float, float]]:
+    """What each step of a scheduler makes of x, of the clean actions, and of those of the step before: it is linear in
+    them, so it is asked once for steps from unit vectors. Its own bookkeeping takes longer than a small network."""
+    x, even, odd = torch.eye(3).unbind()
+    found = []
+    for k, level in enumerate(solver.timesteps):
+        after: list[float] = solver.step(odd if k % 2 else even, level, x, return_dict=False)[0].tolist()
+        of_clean, of_before = (after[2], after[1]) if k % 2 else (after[1], after[2])
+        found.append((after[0], of_clean, of_before))
+    return found

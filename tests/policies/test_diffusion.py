@@ -68,6 +68,21 @@ def test_steps_end_at_the_data_of_an_exact_network(sampler: Sampler, steps: int)
 
 
 @samplers
+@pytest.mark.parametrize("steps", [1, 2, 10, 25])
+def test_steps_are_those_of_the_scheduler(sampler: Sampler, steps: int) -> None:
+    """Of a network that is not linear and often clipped, also where the number of steps makes the last ones simple."""
+    process, solver = DiffusionProcess(sampler, steps), diffusion._solver(sampler, steps)
+
+    def network(x: Tensor, k: int) -> Tensor:
+        return torch.sin((k + 1) * x) + 0.3 * x
+
+    expected = noise = torch.randn(3, CHUNK, 2, generator=torch.Generator().manual_seed(steps))
+    for k, level in enumerate(solver.timesteps):
+        expected = solver.step(process._clean(network, expected, k), level, expected, return_dict=False)[0]
+    torch.testing.assert_close(process.generate(network, noise, None), expected, rtol=0, atol=1e-4)
+
+
+@samplers
 def test_samples_are_in_both_modes_and_never_between(planner: GenerativePlanner, sampler: Sampler) -> None:
     if sampler == "dpm":
         planner = learned_two_ways(diffusion, sampler=sampler)
