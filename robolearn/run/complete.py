@@ -11,7 +11,7 @@ from robolearn.core.errors import ConfigError, suggest
 from robolearn.run.base import check_base
 from robolearn.run.config import DEFAULT_SCRIPT, TrainConfig
 from robolearn.run.counters import MAX_ACTORS
-from robolearn.run.demos import check_judged, parse_data
+from robolearn.run.demos import check_data, check_judged, parse_data
 from robolearn.run.inventory import buffer_root
 from robolearn.run.robots import choose, shared
 from robolearn.run.watch import build_reward, check_human
@@ -53,11 +53,7 @@ def complete(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"{spec.name} has nobody to show how it is done; say --demos 0 or give --demos-from")
     check_base(config, spec)
     check_human(config, spec)
-    if config.data and hasattr(family, "stored"):
-        raise ConfigError(
-            f"--data: {config.algo} stores with each row what its base would do, and other buffers have not; "
-            "bring demonstrations with --demos-from"
-        )
+    check_data(config, spec)
     build_reward(config, spec)
     for name in ("ram_gb", "disk_gb"):
         if getattr(config, name) < 0.0:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from robolearn.buffer.filters import Filter
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.store import read_schema
-from robolearn.buffer.transfer import Alter, copy_demonstrations
+from robolearn.buffer.transfer import Alter, check_schema, copy_demonstrations
 from robolearn.core import config as typed
 from robolearn.core import plugins
 from robolearn.core.errors import ConfigError
@@ -92,6 +92,31 @@ def check_judged(config: TrainConfig) -> None:
             f"--demos-from {config.demos_from}: its steps are judged by '{reward}', those of this run by '{wanted}', "
             f"and what the task said of them is lost; use --reward {reward}, or the demonstrations that run was given"
         )
+
+
+def check_data(config: TrainConfig, spec: TaskSpec) -> None:
+    """Refuse ``config.data`` with other rows than the run's: it is read where it is, as it is.
+
+    Args:
+        spec: the task as it is without what a policy adds.
+
+    Raises:
+        ConfigError: rows lack what the run's policy stores, or have what another policy stored.
+        StoreError: there is no buffer, or its rows differ otherwise; the message shows how.
+    """
+    instead = "bring demonstrations with --demos-from"
+    if config.data and hasattr(plugins.load("policy", config.algo), "stored"):
+        raise ConfigError(
+            f"--data: {config.algo} stores with each row what its base would do, and other buffers have not; {instead}"
+        )
+    for root, _ in parse_data(config.data):
+        stored = read_schema(root)
+        if extra := stored.observation.keys() & _annotations(config, spec, stored):
+            raise ConfigError(
+                f"--data {root}: its rows hold what another policy added to them ({', '.join(sorted(extra))}), and "
+                f"--data takes rows as they are; {instead}, which drops it"
+            )
+        check_schema(root, Schema(spec.observation, spec.action))
 
 
 def annotation(config: TrainConfig, task: Task) -> Alter:

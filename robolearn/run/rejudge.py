@@ -29,6 +29,16 @@ WRITER = "rejudged"
 """Writer name of episodes with another reward."""
 
 
+class _NotStored(dict[str, float]):
+    """``info`` of a stored step: empty, since buffers keep none of it."""
+
+    def __missing__(self, key: str) -> float:
+        raise ConfigError(
+            f"the reward needs '{key}', which the task says of each step and buffers do not keep; "
+            "it can judge a run while robots act (train --reward), but no stored episodes"
+        )
+
+
 @dataclass
 class Rejudged:
     """What ``rejudge`` did, in numbers before and after.
@@ -96,6 +106,9 @@ def rewarded(rows: Sequence[Transition], success: bool, reward: Reward) -> tuple
     Args:
         rows: T+1 rows.
         success: whether the task was solved at the last of them.
+
+    Raises:
+        ConfigError: the reward looks into a judgement's ``info``, which is not stored.
     """
     reward.reset()
     new = [rows[0]]
@@ -103,7 +116,8 @@ def rewarded(rows: Sequence[Transition], success: bool, reward: Reward) -> tuple
         row, last = rows[t], t + 1 == len(rows)
         taken_over = own(row) and not last and by_human(rows[t + 1])
         # the step limit is the loop's, not the task's: a reward is told of the task's own ends
-        told = Judgement(row.reward, Kind.MID if row.kind is Kind.TRUNCATED else row.kind, success and last)
+        end = Kind.MID if row.kind is Kind.TRUNCATED else row.kind
+        told = Judgement(row.reward, end, success and last, _NotStored())
         judged = reward.of(told, row.observation, taken_over=taken_over)
         kind = Kind.TRUNCATED if last and not judged.kind.is_last else judged.kind
         new.append(dataclasses.replace(row, reward=judged.reward, kind=kind, discount=1.0 if kind.bootstraps else 0.0))

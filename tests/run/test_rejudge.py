@@ -179,3 +179,21 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="broken"):
         rejudge(tmp_path / "old", tmp_path / "new", "task")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+class _ByForce:
+    """A reward that asks for what only the task knew."""
+
+    def reset(self) -> None:
+        pass
+
+    def of(self, judgement: Judgement, observation: Observation, *, taken_over: bool) -> Judgement:
+        return dataclasses.replace(judgement, reward=-judgement.info["force_n"])
+
+
+def test_what_the_task_said_of_a_step_is_not_stored_and_that_is_said(tmp_path: Path) -> None:
+    toy.write(tmp_path / "old", 1, 1)
+    seal(tmp_path / "old")
+    record, rows = next(iter(read(tmp_path / "old").values()))
+    with pytest.raises(ConfigError, match=r"the reward needs 'force_n', .*buffers do not keep"):
+        rewarded(rows, record.success, _ByForce())
