@@ -10,8 +10,8 @@ and what acts is the best of all 2N, by the lower of M target critics drawn afre
 
 where c is one of the row's offers or, with probability 1 - ``edit_offers``, the replay's action a. The same rule
 acts, is evaluated and makes targets; for these the candidates are those stored with the next row, and edits are drawn
-afresh. Greedily, edits are the mode of the edit policy's running average, and all critics judge, so that nothing is
-drawn. No gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``). Entropy is
+afresh. Greedily, edits are those of the edit policy's running average, the first of them its mode, and all critics
+judge. No gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``). Entropy is
 that of e: counting beta in, as the paper's loss does, adds a constant, but no target of the temperature could then be
 met.
 
@@ -44,6 +44,7 @@ from robolearn.policies.parts.base import OverBase, candidates, load_base
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.pixels import Encoder
+from robolearn.policies.parts.reach import check_spread, scattered
 from robolearn.policies.parts.rows import Mini
 from robolearn.policies.parts.stack import NumpyStack
 from robolearn.policies.parts.state import check_same, load_arrays, to_arrays
@@ -66,16 +67,18 @@ class Config(rlpd.Config):
     Attributes:
         candidates: actions N the base offers at each step; as many edited ones join them.
         beta: largest change of each element of a normalised action by an edit; 0 only chooses among the offers.
+        spread: largest noise on an action whose edit is learned, see ``parts/reach.py``.
         init_log_std: log standard deviation of the edit, before the tanh, at the start.
         edit_offers: share of the rows in which the edit of an offer is learned, not that of the replay's action.
     """
 
     candidates: int = 4
-    beta: float = 1.0
-    init_log_std: float = -2.2
+    beta: float = 2.0
+    spread: float = 1.0
+    init_log_std: float = -1.5
+    actor_every: int = 4
+    target_entropy_per_dim: float = -1.2
     edit_offers: float = 1.0
-    init_temperature: float = 0.001
-    bc_weight: float = 0.1
     actor_after: int = 500
 
     def __post_init__(self) -> None:
@@ -84,6 +87,7 @@ class Config(rlpd.Config):
             raise ConfigError(f"expo.candidates is {self.candidates}; it must be at least 1")
         if not 0.0 <= self.beta <= 2.0:
             raise ConfigError(f"expo.beta is {self.beta}; it must lie within [0, 2], where 2 reaches everywhere")
+        check_spread("expo", self.spread)
         if not 0.0 <= self.edit_offers <= 1.0:
             raise ConfigError(f"expo.edit_offers is {self.edit_offers}; it must lie within [0, 1]")
         if self.backup_entropy:
@@ -100,8 +104,8 @@ class EditReach:
 
     proposals = CANDIDATES
 
-    def __init__(self, beta: float, init_log_std: float) -> None:
-        self.beta, self.init_log_std = beta, init_log_std
+    def __init__(self, beta: float, init_log_std: float, spread: float = 0.0) -> None:
+        self.beta, self.init_log_std, self.spread = beta, init_log_std, spread
 
     def action(self, output: Tensor, proposals: Tensor) -> Tensor:
         """(..., A) edited actions."""
@@ -216,9 +220,11 @@ class ExpoPolicy(OverBase):
         inputs = np.concatenate([np.tile(features, (len(offers), 1)), offers], 1)
         raw = (self._newest if explore else self._average)(inputs)[0]
         mean, log_std = raw[:, : self._actions], raw[:, self._actions :]
-        if explore:
-            std = np.exp(np.clip(log_std, self._config.log_std_min, self._config.log_std_max))
-            mean = mean + np.float32(self._scale) * std * self._rng.standard_normal(mean.shape, dtype=np.float32)
+        std = np.exp(np.clip(log_std, self._config.log_std_min, self._config.log_std_max))
+        noise = np.float32(self._scale if explore else 1.0) * self._rng.standard_normal(mean.shape, dtype=np.float32)
+        if not explore:
+            noise[0] = 0.0
+        mean = mean + std * noise
         edited: Array = np.clip(offers + np.float32(self._config.beta) * np.tanh(mean), -1.0, 1.0)
         return edited
 
@@ -276,7 +282,7 @@ class ExpoLearner(rlpd.RlpdLearner):
         device: str,
         statistics: Mapping[str, tuple[Array, Array]],
     ) -> None:
-        self._edit, self._edit_offers = EditReach(config.beta, config.init_log_std), config.edit_offers
+        self._edit, self._edit_offers = EditReach(config.beta, config.init_log_std, config.spread), config.edit_offers
         super().__init__(
             config,
             spec,
@@ -325,7 +331,7 @@ class ExpoLearner(rlpd.RlpdLearner):
         chosen = torch.randint(count, (rows,), generator=self._rng).to(self._device)
         offered = torch.rand(rows, generator=self._rng).to(self._device) < self._edit_offers
         offer = mini.proposals[torch.arange(rows, device=self._device), chosen]
-        return torch.where(offered.unsqueeze(-1), offer, mini.action)
+        return scattered(torch.where(offered.unsqueeze(-1), offer, mini.action), self._edit.spread, self._rng)
 
     def snapshot(self) -> Weights:
         """What the on-the-fly policy needs: edit network and image encoder, newest and averaged, target critics,

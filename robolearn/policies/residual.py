@@ -2,7 +2,7 @@
 
 At each control step the frozen base proposes b (it executes its chunk, if it plans in chunks) and the actor adds to it:
 
-    a = clip(b + scale * delta, -1, 1),   delta ~ tanh-Normal pi(s)
+    a = clip(b + scale * delta, -1, 1),   delta ~ tanh-Normal pi(s, b)
 
 The output layer starts at zero, so that the first greedy action is the base's own. Everything else is RLPD's
 (``policies/rlpd.py``): critics Q(s, a) of the executed action, n-step returns, half demonstrations; targets use
@@ -18,7 +18,7 @@ Train: ``robolearn train peg_insert --algo residual --base RUN``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -30,7 +30,8 @@ from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
 from robolearn.policies.parts.base import OverBase, load_base
-from robolearn.policies.parts.stored import unit_statistics, with_actions, without
+from robolearn.policies.parts.reach import check_spread
+from robolearn.policies.parts.stored import with_actions, without
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 ONLINE = True
@@ -47,22 +48,22 @@ class Config(rlpd.Config):
 
     Attributes:
         scale: largest change of each element of the base's normalised action; 0 stays with the base.
-        see_base: show the base's action to actor and critics. A base that was cloned from the demonstrations repeats
-            them, so that critics who see it take "does what the base does" for what makes an episode succeed.
+        spread: largest noise on the base's action that the actor learns to correct, see ``parts/reach.py``.
         init_log_std: log standard deviation of delta, before the tanh, at the start.
     """
 
-    scale: float = 1.0
-    see_base: bool = False
-    init_log_std: float = -2.2
-    init_temperature: float = 0.001
-    bc_weight: float = 0.1
+    scale: float = 2.0
+    spread: float = 1.0
+    init_log_std: float = -1.5
+    actor_every: int = 4
+    target_entropy_per_dim: float = -1.2
     actor_after: int = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0.0 <= self.scale <= 2.0:
             raise ConfigError(f"residual.scale is {self.scale}; it must lie within [0, 2], where 2 reaches everywhere")
+        check_spread("residual", self.spread)
 
 
 def stored(config: Config, spec: TaskSpec) -> TaskSpec:
@@ -70,18 +71,13 @@ def stored(config: Config, spec: TaskSpec) -> TaskSpec:
     return spec if PROPOSAL in spec.observation else with_actions(spec, PROPOSAL, 1)
 
 
-def _seen(config: Config, spec: TaskSpec) -> TaskSpec:
-    """The task as networks see it."""
-    return stored(config, spec) if config.see_base else without(spec, PROPOSAL)
-
-
 class ScaledReach:
     """``Reach``: a = clip(b + scale * delta)."""
 
     proposals = PROPOSAL
 
-    def __init__(self, scale: float, init_log_std: float) -> None:
-        self.scale, self.init_log_std = scale, init_log_std
+    def __init__(self, scale: float, init_log_std: float, spread: float = 0.0) -> None:
+        self.scale, self.init_log_std, self.spread = scale, init_log_std, spread
 
     def action(self, output: Tensor, proposals: Tensor) -> Tensor:
         """(B, A) action of a correction."""
@@ -137,9 +133,10 @@ def build_policy(
     Raises:
         ConfigError: no base, or one that does not fit.
     """
-    seen = _seen(config, spec)
-    network = NetworkPolicy(rlpd.actor_shape(config, seen), seen, seed=seed, device=device)
-    return ResidualPolicy(config, load_base(base, without(spec, PROPOSAL), seed=seed, who="residual"), network)
+    plain = without(spec, PROPOSAL)
+    shape = replace(rlpd.actor_shape(config, plain), proposal=PROPOSAL)
+    network = NetworkPolicy(shape, plain, seed=seed, device=device)
+    return ResidualPolicy(config, load_base(base, plain, seed=seed, who="residual"), network)
 
 
 def build_learner(
@@ -154,10 +151,10 @@ def build_learner(
     """A learner for a task as it is stored; it reads the base's actions from the rows and needs no base itself."""
     return rlpd.RlpdLearner(
         config,
-        _seen(config, spec),
+        without(spec, PROPOSAL),
         seed=seed,
         device=device,
-        statistics={**statistics, **unit_statistics(stored(config, spec), PROPOSAL)},
-        reach=ScaledReach(config.scale, config.init_log_std),
+        statistics=statistics,
+        reach=ScaledReach(config.scale, config.init_log_std, config.spread),
         family="residual",
     )

@@ -1,7 +1,8 @@
 """RLPD: soft actor-critic that learns from demonstrations and its own experience at once (Ball et al. 2023).
 
-Each ``update`` makes UTD critic updates and then one actor and one temperature update, on a batch whose every slice is
-half demonstrations. With E critics, M of them (drawn afresh, without replacement) in each target:
+Each ``update`` makes UTD critic updates and then one actor and one temperature update (``actor_every``: more of them in
+between), on a batch whose every slice is half demonstrations. With E critics, M of them (drawn afresh, without
+replacement) in each target:
 
     y     = r + gamma * discount * min_{i in M} Qbar_i(s', a'),   a' ~ pi(s')   [- gamma * discount * alpha * log pi]
     L_Q   = mean_{i in E, batch} (Q_i(s, a) - y)^2
@@ -32,7 +33,7 @@ from robolearn.policies.parts.divergence import DivergenceGuard
 from robolearn.policies.parts.mlp import MlpShape, Precision
 from robolearn.policies.parts.observation import ObservationLayout
 from robolearn.policies.parts.pixels import Encoder
-from robolearn.policies.parts.reach import FULL_REACH, Reach
+from robolearn.policies.parts.reach import FULL_REACH, Reach, scattered
 from robolearn.policies.parts.rows import Mini, Minibatches, RowReader
 from robolearn.policies.parts.state import Resumable, optimiser_tensors, to_arrays
 from robolearn.policies.parts.symmetry import Augmentation
@@ -55,6 +56,8 @@ class Config:
         pretrain: update calls on demonstrations alone before the robot acts, outside the update-to-data ratio.
         actor_after: update calls, those of ``pretrain`` included, in which critics learn and the actor stands still.
         utd: critic updates per ``update`` call; one actor and temperature update follows.
+        actor_every: critic updates from one actor and temperature update to the next within a call, the last of which
+            ends it; 0 for that one only.
         demo_fraction: share of each batch from the demonstration view.
         actor_lr, critic_lr, temperature_lr: Adam learning rates.
         gamma: discount per policy step.
@@ -87,6 +90,7 @@ class Config:
     layers: int = 2
     batch: int = 128
     utd: int = 16
+    actor_every: int = 0
     pretrain: int = 500
     actor_after: int = 0
     demo_fraction: float = 0.5
@@ -134,7 +138,7 @@ class Config:
             raise ConfigError(f"{family}.actor_average is 0; nothing would ever reach the greedy policy")
         if not 0.0 <= self.noise_scale[0] <= self.noise_scale[1]:
             raise ConfigError(f"{family}.noise_scale is {self.noise_scale}; expected 0 <= lowest <= highest")
-        for name in ("pretrain", "actor_after"):
+        for name in ("pretrain", "actor_after", "actor_every"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{family}.{name} is {getattr(self, name)}; it must be at least 0")
         if not 0.0 <= self.dropout < 1.0:
@@ -272,7 +276,7 @@ class RlpdLearner(Resumable):
             device=self._device,
         )
         self._actor = TanhActor(
-            MlpShape(1, features + self._actions * (offers > 0), hidden, 2 * self._actions),
+            MlpShape(1, features + self._actions * bool(reach.proposals), hidden, 2 * self._actions),
             config.batch,
             ahead=self._minibatches.rows_ahead * max(1, offers),
             learning_rate=config.actor_lr,
@@ -291,7 +295,7 @@ class RlpdLearner(Resumable):
     # ---------------------------------------------------------------- learning
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """UTD critic updates, then one of the actor and the temperature, on a batch of ``batch_rows`` rows.
+        """UTD critic updates with those of the actor and the temperature, on a batch of ``batch_rows`` rows.
 
         Raises:
             SpecError: the batch has another number of rows.
@@ -303,11 +307,14 @@ class RlpdLearner(Resumable):
             subsets = torch.rand(config.utd, config.critics, generator=self._rng).topk(config.target_critics).indices
             errors, values = [], []
             minis = self._minibatches(rows, self._following)
-            for mini, subset in zip(minis, subsets.to(self._device), strict=True):
+            metrics: dict[str, Tensor] = {}
+            waits = self._waits()
+            for number, (mini, subset) in enumerate(zip(minis, subsets.to(self._device), strict=True), 1):
                 error, q = self._update_critic(mini, self._target_values(mini, subset))
                 errors.append(error)
                 values.append(q)
-            metrics = {} if self._waits() else self._update_actor(mini)
+                if not waits and (number == config.utd or (config.actor_every and number % config.actor_every == 0)):
+                    metrics = self._update_actor(mini)
             q = torch.stack(values)
             metrics |= {"critic_loss": torch.stack(errors).square().mean(), "q_mean": q.mean(), "q_max": q.max()}
             numbers = torch.stack(list(metrics.values())).tolist()
@@ -343,21 +350,28 @@ class RlpdLearner(Resumable):
     def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
         """One step of actor and temperature."""
         reach, features, weight = self._reach, mini.features.detach(), self.config.bc_weight
+        proposals = scattered(mini.proposals, reach.spread, self._rng)
 
         def climb(output: Tensor) -> tuple[Tensor, Tensor]:
-            action = reach.action(output, mini.proposals)
+            action = reach.action(output, proposals)
             value, d_inputs = self._critics.ascend(torch.cat([features, action], -1))
-            return value, reach.gradient(d_inputs[:, -self._actions :], output, mini.proposals)
+            return value, reach.gradient(d_inputs[:, -self._actions :], output, proposals)
 
         def imitate(mean: Tensor) -> Tensor:
-            return weight * imitation_gradient(mean, reach.output(mini.action, mini.proposals), mini.demo)
+            return weight * imitation_gradient(mean, reach.output(mini.action, proposals), mini.demo)
 
-        return self._actor.improve(features, self._noise(self.config.batch), climb, imitate if weight > 0.0 else None)
+        inputs = self._seen(features, proposals)
+        return self._actor.improve(inputs, self._noise(self.config.batch), climb, imitate if weight > 0.0 else None)
+
+    def _seen(self, features: Tensor, proposals: Tensor) -> Tensor:
+        """(B, F [+ A]) what the actor sees: the features and, unlike the critics, what the base would do."""
+        return torch.cat([features, proposals[:, 0]], -1) if self._reach.proposals else features
 
     def _following(self, next_features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Critic inputs (s', a') with a' ~ pi(s'), and log pi(a'|s') (zeros when the backup ignores entropy)."""
         noise = self._noise(len(next_features))
-        output, log_density = self._actor.draw(next_features, noise, density=self.config.backup_entropy)
+        inputs = self._seen(next_features, proposals)
+        output, log_density = self._actor.draw(inputs, noise, density=self.config.backup_entropy)
         return torch.cat([next_features, self._reach.action(output, proposals)], -1), log_density
 
     def _noise(self, count: int) -> Tensor:

@@ -20,6 +20,7 @@ from robolearn.policies import bc, expo
 from robolearn.policies.expo import CANDIDATES, EditReach, ExpoLearner, ExpoPolicy, stored
 from robolearn.policies.parts import mlp, tanh_normal
 from robolearn.policies.parts.observation import ObservationLayout
+from robolearn.policies.parts.reach import scattered
 
 from .based_toy import ENV, biased_base, learn, success
 from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
@@ -115,11 +116,16 @@ def test_it_acts_by_the_best_of_offers_and_edits() -> None:
     for seed in range(30):
         observation = one_of(SPEC, seed)
         noted = {**observation, **policy.annotate(observation)}
+        twin = np.random.default_rng()
+        twin.bit_generator.state = policy._rng.bit_generator.state
+        noise = twin.standard_normal((COUNT, ACTION), dtype=np.float32)
+        noise[0] = 0.0  # the mode of one of them
         x, offers = features(weights, observation), noted[CANDIDATES].reshape(COUNT, ACTION)
         actions = list(offers)
-        for offer in offers:
-            mean, _ = reference_edit(weights, "average.", x, offer)
-            actions.append(np.clip(offer + CONFIG.beta * np.tanh(mean), -1.0, 1.0))
+        for offer, drawn in zip(offers, noise, strict=True):
+            mean, log_std = reference_edit(weights, "average.", x, offer)
+            edit = np.tanh(mean + np.exp(np.clip(log_std, -20.0, 2.0)) * drawn)
+            actions.append(np.clip(offer + CONFIG.beta * edit, -1.0, 1.0))
         values = [min(reference_q(weights, shape, m, x, a) for m in range(CONFIG.critics)) for a in actions]
         best = int(np.argmax(values))
         chosen.add(best)
@@ -199,15 +205,16 @@ def test_targets_follow_the_same_rule() -> None:
 @pytest.mark.parametrize("edit_offers", [0.0, 1.0])
 def test_the_edits_gradient_is_autograds(edit_offers: float) -> None:
     """L = mean(alpha log pi(e|s, c) - mean_i Q_i(s, clip(c + beta e))) + w |tanh(mu) - e*|^2 on demonstrations."""
-    config = replace(CONFIG, edit_offers=edit_offers, bc_weight=0.4, init_temperature=0.3)
+    config = replace(CONFIG, edit_offers=edit_offers, spread=0.7, bc_weight=0.4, init_temperature=0.3)
     one = trained(config, SPEC)
     mini = next(one._minibatches(one._read(rows_of(config, SPEC, one.batch_rows, 9)), one._following))
     generator = torch.Generator()
     generator.set_state(one._rng.get_state())
     chosen = torch.randint(COUNT, (config.batch,), generator=generator)
     torch.rand(config.batch, generator=generator)
-    noise = torch.randn(config.batch, ACTION, generator=generator)
     edited = mini.action if edit_offers == 0.0 else mini.proposals[torch.arange(config.batch), chosen]
+    edited = scattered(edited, config.spread, generator)
+    noise = torch.randn(config.batch, ACTION, generator=generator)
     views = {name: view.clone().requires_grad_() for name, view in one._actor.values.views.items()}
     raw = mlp.reference(one._actor.shape, views, torch.cat([mini.features, edited], -1))[0]
     mean, log_std = tanh_normal.split(raw, config.log_std_min, config.log_std_max)

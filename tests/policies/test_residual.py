@@ -25,7 +25,6 @@ from .based_toy import ENV, biased_base, learn, success
 from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
 
 CONFIG = residual.Config(
-    see_base=True,
     actor_after=0,
     critics=3,
     hidden=16,
@@ -122,7 +121,8 @@ def test_the_base_is_asked_by_annotate_alone() -> None:
 
     base, spec = Counted(), state_spec()
     full = stored(CONFIG, spec)
-    policy = ResidualPolicy(CONFIG, base, NetworkPolicy(rlpd.actor_shape(CONFIG, full), full, seed=0))
+    shape = replace(rlpd.actor_shape(CONFIG, spec), proposal=PROPOSAL)
+    policy = ResidualPolicy(CONFIG, base, NetworkPolicy(shape, spec, seed=0))
     policy.load(made(CONFIG, spec).snapshot())
     policy.reset()
     observation = each(spec, 1)[0]
@@ -145,7 +145,7 @@ def test_views_turn_the_proposal_with_the_action() -> None:
     rows = one._read(data)
     torch.testing.assert_close(rows.proposals[:, 0], rows.action)
     torch.testing.assert_close(rows.next_proposals[:, 0], -rows.action)
-    torch.testing.assert_close(rows.vector[:, :ACTION], rows.action)  # the layout is alphabetical
+    assert rows.vector.shape[1] == one._layout.size == sum(k.size for k in spec.observation.values())
     turned = turn(data.action)
     seen = (rows.action.numpy() == turned).all(1)
     assert 0 < seen.sum() < len(seen)
@@ -176,20 +176,18 @@ def test_gradient_is_autograds() -> None:
 
 
 def test_a_residual_of_nothing_that_reaches_everywhere_is_rlpd() -> None:
-    """With a base that proposes 0 and scale 1, an update is RLPD's but for the inputs that are 0."""
+    """With a base that proposes 0 and scale 1, an update is RLPD's but for the actor's inputs that are 0."""
     spec = state_spec()
-    config = replace(CONFIG, scale=1.0, dropout=0.0)
+    config = replace(CONFIG, scale=1.0, dropout=0.0, spread=0.0)
     plain_config = rlpd.Config(**{name: getattr(config, name) for name in rlpd.Config.__dataclass_fields__})
     ours, plain = made(config, spec), learner(rlpd, plain_config, spec)
     state, theirs = dict(ours.state()), dict(plain.state())
     for name, value in theirs.items():
-        if name.startswith("normaliser"):
-            continue
         if state[name].shape == value.shape and "adam" not in name:
             state[name] = value
-        elif name.endswith("w0"):  # the proposal comes first, alphabetically
+        elif name.endswith("actor.w0"):  # the proposal comes last
             state[name] = np.zeros_like(state[name])
-            state[name][..., ACTION:, :] = value
+            state[name][..., :-ACTION, :] = value
     ours.restore(state)
     for seed in range(3):
         data = rows_of(config, spec, ours.batch_rows, seed)
@@ -199,7 +197,8 @@ def test_a_residual_of_nothing_that_reaches_everywhere_is_rlpd() -> None:
         expected = plain.update(Batch(without[0], data.action, data.reward, data.discount, without[1], data.demo))
         assert ours.update(data) == pytest.approx(expected, rel=1e-3, abs=1e-5)
     ends, theirs = ours.state(), plain.state()
-    np.testing.assert_allclose(ends["critic.w0"][:, ACTION:], theirs["critic.w0"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ends["critic.w0"], theirs["critic.w0"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ends["actor.w0"][:-ACTION], theirs["actor.w0"], rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(ends["actor.w2"], theirs["actor.w2"], rtol=1e-3, atol=1e-4)
 
 
@@ -228,7 +227,7 @@ def test_resume_is_bit_exact(spec: TaskSpec) -> None:
 
 
 def test_the_actor_may_wait_for_the_critics() -> None:
-    config, spec = replace(CONFIG, actor_after=3), state_spec()
+    config, spec = replace(CONFIG, actor_after=3, actor_every=2), state_spec()
     one, other = made(config, spec), made(config, spec, seed=1)
 
     def moved(call: int) -> set[str]:
@@ -244,7 +243,7 @@ def test_the_actor_may_wait_for_the_critics() -> None:
         data = rows_of(config, spec, one.batch_rows, call)
         assert one.update(data) == other.update(data)
     assert {"actor", "average", "log_temperature"} < moved(5)
-    assert int(one.state()["actor_adam.step"][0]) == 3
+    assert int(one.state()["actor_adam.step"][0]) == 3 * 2  # after the second of three critic updates, and the last
 
 
 def test_bad_settings_are_named() -> None:
@@ -252,6 +251,8 @@ def test_bad_settings_are_named() -> None:
         residual.Config(scale=3.0)
     with pytest.raises(ConfigError, match=r"residual\.utd is 0"):
         residual.Config(utd=0)
+    with pytest.raises(ConfigError, match=r"residual\.spread is -1"):
+        residual.Config(spread=-1.0)
     with pytest.raises(ConfigError, match="--base RUN"):
         residual.build_policy(CONFIG, state_spec(), seed=0)
 
@@ -295,14 +296,20 @@ def test_how_its_base_plans_can_be_known_and_ends_with_it() -> None:
     alone.close()
 
 
-def test_by_default_nobody_looks_at_what_the_base_proposes() -> None:
-    config, spec = replace(CONFIG, see_base=False), SPECS["state"]
-    policy, _ = policy_and_base(config, spec)
-    trained = made(config, spec)
-    trained.update(rows_of(config, spec, trained.batch_rows))
+@both
+def test_the_actor_sees_what_the_base_proposes_and_critics_do_not(spec: TaskSpec) -> None:
+    policy, _ = policy_and_base(CONFIG, spec)
+    trained = made(CONFIG, spec)
+    for seed in range(2):
+        trained.update(rows_of(CONFIG, spec, trained.batch_rows, seed))
     policy.load(trained.snapshot())
     (observation,) = each(spec, 1)
     low, high = ({**observation, PROPOSAL: np.full(ACTION, value, np.float32)} for value in (-0.2, 0.2))
     difference = policy.act(high, explore=False) - policy.act(low, explore=False)
-    np.testing.assert_allclose(difference, 0.4, atol=1e-6)  # the same correction of both
-    assert residual.Config().see_base is False
+    assert not np.allclose(difference, 0.4, atol=1e-5)  # not the same correction of both
+    data = rows_of(CONFIG, spec, trained.batch_rows)
+    rows = trained._read(data)
+    seen = trained._seen(rows.vector, rows.proposals)
+    np.testing.assert_array_equal(seen[:, -ACTION:], rows.proposals[:, 0])
+    critics = trained.state()["critic.w0"].shape[1]
+    assert critics == trained.state()["actor.w0"].shape[0]  # features and A: the action here, the proposal there

@@ -35,6 +35,8 @@ class ActorShape:
         image_channels, image_width: see ``CameraEncoder``.
         averaged: the weights hold a running average of the network beside the newest one.
         noise_scale: lowest and highest factor on the exploration noise; each episode draws its own.
+        proposal: key of a base's action in the observation, which the network sees as it is after everything else;
+            empty for none.
     """
 
     hidden: tuple[int, ...]
@@ -45,6 +47,7 @@ class ActorShape:
     image_width: int = 0
     averaged: bool = False
     noise_scale: tuple[float, float] = (1.0, 1.0)
+    proposal: str = ""
 
 
 class _Network:
@@ -91,7 +94,7 @@ class NetworkPolicy:
 
     Args:
         shape: the network.
-        spec: the task.
+        spec: the task, without the proposal.
         seed: of the exploration noise.
         device: where the image encoder runs; the MLP always runs in numpy.
     """
@@ -118,7 +121,7 @@ class NetworkPolicy:
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         encoder = self._newest.encoder
-        inputs = self._layout.size + (encoder.size if encoder else 0)
+        inputs = self._layout.size + (encoder.size if encoder else 0) + self._actions * bool(self._shape.proposal)
         widths = [inputs, *self._shape.hidden, self._shape.outputs]
         network: dict[str, tuple[int, ...]] = {}
         for i, (fan_in, fan_out) in enumerate(pairwise(widths)):
@@ -153,6 +156,8 @@ class NetworkPolicy:
     def act(self, observation: Observation, *, explore: bool) -> Array:
         """Normalised action (A,) float32 in [-1, 1]."""
         vector = self._normaliser(self._layout.concatenate(observation))
+        if self._shape.proposal:
+            vector = np.concatenate([vector, observation[self._shape.proposal]])
         network = self._newest if explore else self._greedy
         raw = network(vector, observation, self._device)
         if self._stochastic:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from robolearn.core.errors import ConfigError
+from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 
 class Reach(Protocol):
@@ -17,6 +21,10 @@ class Reach(Protocol):
     @property
     def init_log_std(self) -> float | None:
         """Where the actor's log standard deviation starts, with a greedy output of 0; None: an untouched network."""
+
+    @property
+    def spread(self) -> float:
+        """See ``scattered``."""
 
     def action(self, output: Tensor, proposals: Tensor) -> Tensor:
         """a(o), (B, A)."""
@@ -33,6 +41,7 @@ class FullReach:
 
     proposals = ""
     init_log_std: float | None = None
+    spread = 0.0
 
     def action(self, output: Tensor, proposals: Tensor) -> Tensor:
         """The output."""
@@ -48,3 +57,22 @@ class FullReach:
 
 
 FULL_REACH = FullReach()
+
+
+def check_spread(family: str, spread: float) -> None:
+    """Raise ConfigError when ``scattered`` could not draw."""
+    if not spread >= 0.0:
+        raise ConfigError(f"{family}.spread is {spread}; it must be at least 0")
+
+
+def scattered(proposals: Tensor, spread: float, rng: torch.Generator) -> Tensor:
+    """Proposals (B, ..., A) with Gaussian noise, whose deviation is uniform in [0, spread], drawn for each row.
+
+    An actor that learns to correct these, and not only what the base proposes, can leave a base that is far from right:
+    outside its demonstrations a clone often commands its limits, and nothing in the data shows the way back from there.
+    """
+    if spread == 0.0 or proposals.numel() == 0:
+        return proposals
+    deviation = spread * torch.rand(len(proposals), *[1] * (proposals.ndim - 1), generator=rng)
+    noise = deviation * torch.randn(proposals.shape, generator=rng)
+    return (proposals + noise.to(proposals.device)).clamp(-ACTION_LIMIT, ACTION_LIMIT)
