@@ -23,12 +23,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from common import table, write
 from suites import SUITES, Case, Evaluation
 
 from robolearn.run.stats import wilson
 
-COLUMNS = ("case", "seed", "success", "low", "high", "steps", "to_95", "cpu_min", "helped", "peak_N", "cycle_s")
+COLUMNS = (
+    "case",
+    "seed",
+    "success",
+    "low",
+    "high",
+    "steps",
+    "to_95",
+    "cpu_min",
+    "helped",
+    "corrected",
+    "peak_N",
+    "cycle_s",
+)
 POOLED = ("case", "seeds", "success", "worst_seed", "low", "high", "steps", "to_95", "cpu_min", "helped")
 _GOOD = 0.95
 
@@ -61,10 +75,25 @@ class Bench:
         if case.base is not None:
             at = str(self.directory(case.base, seed))
             base = [*(["--base", at] if case.starts_from_base else []), "--demos-from", at]
+        if case.labelled_like is not None:
+            base += ["--demos", str(self._as_many(case.labelled_like, seed))]
         return [
             *(case.task, "--algo", case.algo, "--seed", str(seed), "--run-dir", str(self.directory(case, seed))),
             *(*base, *case.options, "--eval-experts", str(case.experts), "--no-video", *self.extra),
         ]
+
+    def _as_many(self, like: Case, seed: int) -> int:
+        """Demonstrations that have as many steps as a case's demonstrations and corrections."""
+        self.train(like, seed)
+        began = self.directory(like.base or like, seed)
+        demos = int(yaml.safe_load((began / "config.yaml").read_text())["demos"])
+        rows = [self._learned_from(directory) for directory in (self.directory(like, seed), began)]
+        return round(demos * rows[0] / rows[1])
+
+    @staticmethod
+    def _learned_from(directory: Path) -> int:
+        """Steps that people have driven, demonstrations and corrections, at the end of a run."""
+        return int([line for line in metrics(directory) if line["kind"] == "learner"][-1]["demo_rows"])
 
     def _robolearn(self, name: str, arguments: Sequence[str]) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -87,7 +116,7 @@ class Bench:
     def rows(self, case: Case, seed: int) -> list[dict[str, Any]]:
         """A row of the learned policy, and one of each expert that was examined on the same episodes."""
         data = self.train(case, seed)
-        lines = [json.loads(line) for line in (self.directory(case, seed) / "metrics.jsonl").read_text().splitlines()]
+        lines = metrics(self.directory(case, seed))
         rows = []
         for index, row in enumerate(data["rows"]):
             learned = index == 0
@@ -101,10 +130,22 @@ class Bench:
                     "cpu_min": round(data["cpu_s"] / 60, 1) if learned else 0,
                     "wall_s": data["wall_s"] if learned else 0,
                     "helped": helped(lines) if learned else None,
+                    "corrected": corrected(lines) if learned else None,
                     "restarts": data["restarts"],
                 }
             )
         return rows
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    """What a run has measured, line by line."""
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def corrected(lines: Sequence[dict[str, Any]]) -> int | None:
+    """Training episodes in which a person took over; None where nobody acted."""
+    episodes = [line for line in lines if line["kind"] == "episode"]
+    return sum(line["interventions"] > 0 for line in episodes) if episodes else None
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
@@ -167,10 +208,12 @@ def pooled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def jobs_of(bench: Bench, suite: str, seeds: Sequence[int], episodes: int) -> list[Callable[[], list[dict[str, Any]]]]:
+def jobs_of(
+    bench: Bench, entries: Sequence[Case | Evaluation], seeds: Sequence[int], episodes: int
+) -> list[Callable[[], list[dict[str, Any]]]]:
     """What a suite has to do; a job returns its rows."""
     jobs: list[Callable[[], list[dict[str, Any]]]] = []
-    for entry in SUITES[suite]:
+    for entry in entries:
         for seed in seeds:
             if isinstance(entry, Case):
                 jobs.append(lambda case=entry, seed=seed: bench.rows(case, seed))  # type: ignore[misc]
@@ -187,6 +230,7 @@ def main() -> None:
     """Run everything asked for; one ``bench/results/learning_SUITE.json`` for each suite."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suites", nargs="+", default=list(SUITES), choices=list(SUITES))
+    parser.add_argument("--cases", nargs="+", help="only these of the suites")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time; wall clock counts only with 1")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-learning"))
@@ -196,8 +240,9 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options.out, tuple(options.extra))
     for suite in options.suites:
+        entries = [entry for entry in SUITES[suite] if not options.cases or entry.name in options.cases]
         with ThreadPoolExecutor(options.jobs) as pool:
-            found = list(pool.map(lambda job: job(), jobs_of(bench, suite, options.seeds, options.episodes)))
+            found = list(pool.map(lambda job: job(), jobs_of(bench, entries, options.seeds, options.episodes)))
         rows = [row for part in found for row in part]
         print(table(rows, COLUMNS))
         print()

@@ -17,6 +17,8 @@ class Case:
         base: case whose run of the same seed gives the demonstrations.
         starts_from_base: and the policy to start from (``--base``).
         experts: examine the scripted experts on the same episodes.
+        labelled_like: case with corrections; this one gets as many demonstrations as make up, with the mean length of
+            those that it began with, the steps that people drove there, demonstrations and corrections together.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Case:
     base: Case | None = None
     starts_from_base: bool = field(default=True, kw_only=True)
     experts: bool = field(default=False, kw_only=True)
+    labelled_like: Case | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -60,46 +63,75 @@ IMITATION = [_imitate(task, algo) for task in ("pick_place", "charger") for algo
 """20 demonstrations: at least 90 % with diffusion and flow; cloning with an MLP worse somewhere."""
 
 
+@dataclass(frozen=True)
+class Refined:
+    """A task with a base that is half good.
+
+    Attributes:
+        algo, demos: family of the base, and how many demonstrations make it half good.
+        steps: of every run.
+        over_base: further options of residual and EXPO.
+    """
+
+    task: str
+    tier: str
+    algo: str
+    demos: int
+    steps: int
+    over_base: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of its cases, up to the family."""
+        return f"{self.task}-{self.tier}"
+
+    @property
+    def base(self) -> Case:
+        """The half-good clone."""
+        return Case(f"{self.name}-base", f"{self.task}:{self.tier}", self.algo, ("--demos", str(self.demos)))
+
+    def case(self, label: str, algo: str, *options: str) -> Case:
+        """A run that starts from the base, or from nothing but its demonstrations."""
+        alone = algo == "rlpd"
+        options = ("--steps", str(self.steps), *(() if alone else self.over_base), *options)
+        return Case(f"{self.name}-{label}", self.base.task, algo, options, self.base, starts_from_base=not alone)
+
+
+PEG = Refined("peg_insert", "smoke", "bc", 20, 4_000, ("--policy.actor-after", "500"))
+CHARGER = Refined("charger", "default", "bc", 3, 6_000)
+
+
 def _refine() -> list[Case | Evaluation]:
     """A base of 30 to 70 %: at least 95 % within 20,000 steps; EXPO in no more steps than RLPD."""
-    cases: list[Case | Evaluation] = []
-    for task, tier, base_algo, demos in REFINED:
-        base = _half_good(task, tier, base_algo, demos)
-        cases.append(base)
-        cases += [Case(f"{task}-{tier}-{algo}", base.task, algo, base=base) for algo in ("residual", "expo")]
-        cases.append(Case(f"{task}-{tier}-rlpd", base.task, "rlpd", base=base, starts_from_base=False))
-    return cases
-
-
-def _half_good(task: str, tier: str, algo: str, demos: int) -> Case:
-    return Case(f"{task}-{tier}-base", f"{task}:{tier}", algo, ("--demos", str(demos)), experts=True)
-
-
-REFINED = (("peg_insert", "smoke", "bc", 20), ("charger", "default", "flow", 5))
-"""Task, tier, the family of the base, and how many demonstrations make it half good."""
+    return [
+        case
+        for task in (PEG, CHARGER)
+        for case in (task.base, *(task.case(algo, algo) for algo in ("residual", "expo", "rlpd")))
+    ]
 
 
 def _ablations() -> list[Case | Evaluation]:
     """What should lose."""
-    task, tier, *_ = REFINED[0]
-    base = _half_good(*REFINED[0])
-    name = f"{task}-{tier}"
     return [
-        Case(f"{name}-residual-scale-0", base.task, "residual", ("--policy.scale", "0"), base=base),
-        Case(f"{name}-rlpd-no-layernorm", base.task, "rlpd", ("--policy.no-layer-norm",), base, starts_from_base=False),
-        Case(f"{name}-rlpd-no-demos", base.task, "rlpd", ("--demos", "0")),
+        PEG.case("residual-scale-0", "residual", "--policy.scale", "0"),
+        PEG.case("rlpd-no-layernorm", "rlpd", "--policy.no-layer-norm"),
+        Case(f"{PEG.name}-rlpd-no-demos", PEG.base.task, "rlpd", ("--demos", "0")),
     ]
 
 
 def _corrections() -> list[Case | Evaluation]:
-    """People who help, beside nobody."""
-    few = Case("hg-base", "cap_tighten:default", "flow", ("--demos", "5"), experts=True)
+    """People who help, beside nobody; corrections beside as many steps of plain demonstrations."""
+    cap, peg, pick = "cap_tighten:default", "peg_insert:smoke", "pick_place:hard"
+    few = Case("hg-base", pick, "flow", ("--demos", "5"))
+    corrected = Case("hg-dagger", pick, "hg_dagger", ("--steps", "4500", "--policy.pretrain", "0"), few)
     return [
         few,
-        Case("hg-dagger", few.task, "hg_dagger", ("--steps", "5000", "--policy.pretrain", "0"), few),
-        Case("cap-rlpd", "cap_tighten:default", "rlpd", experts=True),
-        Case("cap-hil-rlpd", "cap_tighten:default", "hil_rlpd"),
-        Case("rlif-weak", "peg_insert:smoke", "rlif", ("--script.skill", "WEAK"), experts=True),
+        corrected,
+        Case("hg-plain", pick, "flow", labelled_like=corrected),
+        Case("cap-rlpd", cap, "rlpd"),
+        Case("cap-hil-rlpd", cap, "hil_rlpd"),
+        Case("cap-hil-rlpd-nobody", cap, "hil_rlpd", ("--human", "none")),
+        Case("rlif-weak", peg, "rlif", ("--script.skill", "WEAK"), experts=True),
     ]
 
 

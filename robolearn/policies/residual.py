@@ -8,9 +8,9 @@ The output layer starts at zero, so that the first greedy action is the base's o
 (``policies/rlpd.py``): critics Q(s, a) of the executed action, n-step returns, half demonstrations; targets use
 the proposal b' that was stored with the next row, so that the base is never evaluated while learning. Entropy and its
 target are those of delta. Imitation (``bc_weight``) is of the residual that leads from b to the demonstrated action,
-as far as it reaches. The actor stands still until the critics know a little (``actor_after``; all of ``pretrain``),
-so that a run begins with the base's own behaviour. Residual policies: Johannink et al. 2019, Silver et al. 2018; over
-chunked diffusion: Ankile et al. 2024.
+as far as it reaches. The actor stands still (``actor_after``: all of ``pretrain`` and 1,500 steps) until the critics
+know how the base fares, so that a run begins with the base's own behaviour and with what it brings about. Residual
+policies: Johannink et al. 2019, Silver et al. 2018; over chunked diffusion: Ankile et al. 2024.
 
 Train: ``robolearn train peg_insert --algo residual --base RUN``.
 """
@@ -57,7 +57,7 @@ class Config(rlpd.Config):
     init_log_std: float = -1.5
     actor_every: int = 4
     target_entropy_per_dim: float = -1.2
-    actor_after: int = 500
+    actor_after: int = 2000
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,8 @@
 Every step in which hands are off each rule is asked; the first one that holds, and is noticed, makes the person decide
 to take over, and ``delay`` steps later hands are on:
 
-    disagree   for ``patience`` steps the proposed action has been further than ``disagree`` from the person's own
+    disagree   for ``patience`` steps the proposed action has been further than ``disagree`` from the person's own, or
+               than ``agree`` once more than the share ``hurry`` of the episode's steps is over
     stuck      the tip is where it was ``stuck`` steps ago
     late       more than this share of the episode's steps is over
     random     with this probability
@@ -45,6 +46,7 @@ class Config:
         attention: probability of noticing, per step, that a rule holds.
         disagree: root mean square distance of the proposed action beyond which the person disagrees.
         patience: steps in a row of disagreement before it counts.
+        hurry: share of the step limit after which the person disagrees from ``agree`` on.
         stuck: steps without motion of the tip; robots that show no pose are never stuck.
         still_mm, still_deg: a tip that is nearer than both to where it was has not moved.
         late: share of the step limit after which the person finishes the episode.
@@ -64,6 +66,7 @@ class Config:
     attention: float = 0.9
     disagree: float = 0.0
     patience: int = 4
+    hurry: float = 0.0
     stuck: int = 8
     still_mm: float = 2.0
     still_deg: float = 2.0
@@ -81,7 +84,7 @@ class Config:
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ConfigError(f"script.{name} is {value}; expected a number from 0 up")
-        for name in ("late", "random", "budget_decay"):
+        for name in ("hurry", "late", "random", "budget_decay"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"script.{name} is {getattr(self, name)}; expected a share within [0, 1]")
         for name in ("patience", "hold"):
@@ -94,10 +97,14 @@ class Config:
                 f"script.agree is {self.agree}; expected a distance from 0 to script.disagree ({self.disagree}), "
                 "else hands would be off and on at once"
             )
+        if self.hurry and not self.agree:
+            raise ConfigError("script.hurry needs a script.agree above 0: nobody agrees to the last digit")
         if 0 < self.longest < self.hold:
             raise ConfigError(f"script.longest is {self.longest}; expected at least script.hold ({self.hold}), or 0")
-        if not (self.disagree or self.stuck or self.late or self.random):
-            raise ConfigError("script: all of disagree, stuck, late and random are 0; this person never takes over")
+        if not (self.disagree or self.hurry or self.stuck or self.late or self.random):
+            raise ConfigError(
+                "script: all of disagree, hurry, stuck, late and random are 0; this person never takes over"
+            )
 
 
 def build(config: Config, task: Task, rng: np.random.Generator, *, episodes: int = 0) -> ScriptedHuman:
@@ -187,7 +194,8 @@ class ScriptedHuman:
     def _reason(self, moment: Moment, gap: float) -> str:
         """Name of the rule that says to take over; empty for none."""
         config = self.config
-        self._disagreed = self._disagreed + 1 if config.disagree and gap > config.disagree else 0
+        bound = config.agree if self._after(config.hurry, moment) else config.disagree
+        self._disagreed = self._disagreed + 1 if bound and gap > bound else 0
         still = self._still.look(moment.raw)
         chance = self._rng.random() < config.random
         if self._resting:
@@ -198,19 +206,20 @@ class ScriptedHuman:
         rules = {
             "disagree": self._disagreed >= config.patience,
             "stuck": still,
-            "late": self._late(moment),
+            "late": self._after(config.late, moment),
             "random": chance,
         }
         return next((name for name, holds in rules.items() if holds), "")
 
-    def _late(self, moment: Moment) -> bool:
-        return bool(self.config.late) and moment.step >= self.config.late * self._task.spec.max_steps
+    def _after(self, share: float, moment: Moment) -> bool:
+        """Whether more than a share of the episode's steps is over; never for 0."""
+        return bool(share) and moment.step >= share * self._task.spec.max_steps
 
     def _lets_go(self, moment: Moment, gap: float, driven: int) -> bool:
         config = self.config
         if driven < config.hold:
             return False
-        return 0 < config.longest <= driven or (gap <= config.agree and not self._late(moment))
+        return 0 < config.longest <= driven or (gap <= config.agree and not self._after(config.late, moment))
 
     def _hands_off(self, *, rest: int) -> None:
         self._driven = self._coming = None

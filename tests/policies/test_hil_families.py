@@ -143,6 +143,21 @@ def test_rlif_learns_from_all_steps_or_from_the_policys_own(replay: Replay) -> N
     assert own[DEMO] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_hil_rlpd_imitates_more_while_it_pretrains() -> None:
+    """One call of pretraining: there the marks of demonstrations matter, afterwards (weight 0) they do not."""
+    config = hil_rlpd.Config(**SMALL, pretrain=1, bc_weight=0.0, pretrain_bc_weight=1.0)
+    made, other = (learner(hil_rlpd, config, SPEC) for _ in range(2))
+    data = batch(SPEC, made.batch_rows)
+    unmarked = replace(data, demo=np.zeros_like(data.demo))
+    made.update(data)
+    other.update(unmarked)
+    assert not same(made.snapshot(), other.snapshot())
+    other.restore(made.state())
+    made.update(data)
+    other.update(unmarked)
+    assert same(made.state(), other.state())
+
+
 def test_rlif_imitates_only_before_the_first_takeover() -> None:
     """After ``pretrain`` calls the demonstration rows are not imitated: their mark changes nothing any more."""
     config = rlif.Config(**SMALL, pretrain=1)
@@ -279,6 +294,8 @@ def test_bases_that_cannot_be_are_named() -> None:
         (hg_dagger, {"correction_share": 1.0}),
         (hil_rlpd, {"correction_share": 1.5}),
         (hil_rlpd, {"gamma": 2.0}),
+        (hil_rlpd, {"actor_every": -1}),
+        (hil_rlpd, {"pretrain_bc_weight": -0.1}),
         (rlif, {"data": "policy_and_last"}),
         (rlif, {"critics": 0}),
         (rlif, {"pretrain_bc_weight": -0.1}),
@@ -296,7 +313,9 @@ def test_every_setting_is_documented() -> None:
             assert field.name in inherited or field.name in (family.Config.__doc__ or "")
 
 
-@pytest.mark.parametrize("family", [hg_dagger, rlif])
+@pytest.mark.parametrize("family", [hg_dagger, hil_rlpd, rlif])
 def test_a_familys_person_is_one_that_can_be(family: ModuleType) -> None:
     person = typed.from_dict(scripted.Config, family.SCRIPT)
-    assert person.disagree > 0.0  # a person who only helps when it is stuck or late corrects nothing before
+    assert (
+        person.disagree > 0.0 or person.hurry > 0.0
+    )  # a person who only helps when it is stuck or late corrects nothing before

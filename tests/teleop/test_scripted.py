@@ -18,7 +18,7 @@ from robolearn.teleop.scripted import Config, ScriptedHuman
 
 STEPS = 50
 RIGHT, WRONG = np.zeros(2), np.array([0.8, -0.8])
-NEVER: dict[str, Any] = {"disagree": 0.0, "stuck": 0, "late": 0.0, "random": 0.0}
+NEVER: dict[str, Any] = {"disagree": 0.0, "hurry": 0.0, "stuck": 0, "late": 0.0, "random": 0.0}
 SURE: dict[str, Any] = NEVER | {"attention": 1.0, "noise": 0.0, "delay": 0, "rest": 0, "hold": 3, "agree": 0.0}
 
 
@@ -120,6 +120,18 @@ def test_late_is_finished_by_the_person() -> None:
     assert human.reason == "late"
 
 
+def test_who_is_in_a_hurry_lets_nothing_pass_that_they_do_not_agree_with() -> None:
+    doubtful = np.array([0.3, 0.3])
+    patient = person(disagree=0.5, patience=1, agree=0.2)
+    assert driven(patient, [doubtful] * STEPS) == []
+    human = person(disagree=0.5, patience=2, agree=0.2, hurry=0.6)
+    assert driven(human, [doubtful] * STEPS) == list(range(31, STEPS))
+    assert human.reason == "disagree"
+    assert driven(human, [RIGHT] * STEPS) == []
+    assert driven(human, [doubtful] * 36 + [RIGHT] * 10) == list(range(31, 36))  # lets go: this is no finish
+    assert driven(person(patience=1, agree=0.2, hurry=0.6), [WRONG] * STEPS) == list(range(30, STEPS))
+
+
 def test_random_takeovers_come_as_often_as_asked() -> None:
     human = person(random=0.05, hold=1, agree=1.0)
     steps = [driven(human, [RIGHT] * STEPS) for _ in range(200)]
@@ -204,20 +216,21 @@ def test_the_same_generator_gives_the_same_person() -> None:
     rest=st.integers(0, 5),
     stuck=st.integers(0, 6),
     late=st.sampled_from([0.0, 0.5, 1.0]),
+    hurry=st.sampled_from([0.0, 0.3]),
     chance=st.sampled_from([0.0, 0.2]),
     attention=st.sampled_from([0.3, 1.0]),
     seed=st.integers(0, 2**16),
 )
 def test_a_takeover_is_as_long_as_it_may_be(
-    hold: int, more: int, limited: bool, delay: int, rest: int, stuck: int, late: float, chance: float,
-    attention: float, seed: int,
+    hold: int, more: int, limited: bool, delay: int, rest: int, stuck: int, late: float, hurry: float,
+    chance: float, attention: float, seed: int,
 ) -> None:  # fmt: skip
     """Whatever the person is like and sees: never fewer than ``hold`` steps unless the episode ends, never more than
     ``longest``, at least ``rest`` + ``delay`` steps in between, and the counters count."""
     rng = np.random.default_rng(seed)
     human = person(
         seed=seed, disagree=0.5, patience=2, hold=hold, longest=hold + more if limited else 0, delay=delay, rest=rest,
-        stuck=stuck, late=late, random=chance, attention=attention, agree=0.3, noise=0.3,
+        stuck=stuck, late=late, hurry=hurry, random=chance, attention=attention, agree=0.3, noise=0.3,
     )  # fmt: skip
     total = count = 0
     for _ in range(2):
@@ -249,6 +262,8 @@ def test_a_takeover_is_as_long_as_it_may_be(
         ({"disagree": 0.2, "agree": 0.4}, "agree"),
         ({"hold": 9, "longest": 5}, "longest"),
         ({"stuck": 0, "late": 0.0}, "never takes over"),
+        ({"hurry": 1.5}, "hurry"),
+        ({"hurry": 0.5, "agree": 0.0}, "hurry needs"),
     ],
 )
 def test_bad_settings_are_named(change: dict[str, Any], named: str) -> None:
