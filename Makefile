@@ -3,6 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 TASK ?= peg_insert
 ARGS ?=
+WORKERS ?= 2
+DEFAULT := not slow and not gpu and not cluster
+
+# Without ARGS in two parts: tests that keep real time have the machine to themselves, the others share it.
+define run_tests
+$(if $(strip $(ARGS)),$(BIN)/pytest $(ARGS),\
+$(BIN)/pytest -n $(WORKERS) --dist loadfile -m '$(DEFAULT) and not alone'; shared=$$?; \
+$(BIN)/pytest -m '$(DEFAULT) and alone' && exit $$shared)
+endef
 
 .PHONY: train test check format lint type arch bench bench-buffer bench-learning docs setup clean
 
@@ -10,10 +19,10 @@ train: setup  ## set up, then train the default task
 	$(BIN)/robolearn train $(TASK) $(ARGS)
 
 test: setup  ## set up, then run the default test suite; ROS tests run where rclpy is, others say why not
-	$(BIN)/pytest $(ARGS)
+	$(run_tests)
 
 check: setup lint type arch  ## everything a commit must pass
-	$(BIN)/pytest $(ARGS)
+	$(run_tests)
 
 setup: .venv/.stamp
 

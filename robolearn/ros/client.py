@@ -50,6 +50,7 @@ class HostClient:
         self._clock = MonotonicClock()
         self._changed = threading.Condition()
         self._report: Report | None = None
+        self._reports = 0
         self._status: dict[str, str] = {}
         self._sender = random.SystemRandom().getrandbits(48)
         self._sequence = 0
@@ -125,6 +126,14 @@ class HostClient:
     def answered(self, sequence: int, epoch: int) -> Callable[[Report], bool]:
         """For ``wait``: the report that says what became of an order, or that a newer lease has taken the robot."""
         return lambda report: report.epoch > epoch or (report.sender == self._sender and report.sequence >= sequence)
+
+    def later(self, count: int = 1) -> Callable[[Report], bool]:
+        """For ``wait``: the report with which that many have come since now.
+
+        Reports' numbers do not tell which is newer: a host that starts anew counts from 0 again.
+        """
+        due = self._reports + count
+        return lambda _: self._reports >= due
 
     def check_epoch(self, report: Report, epoch: int) -> None:
         """Raise StaleEpochError when somebody with a newer lease drives the robot now."""
@@ -219,6 +228,7 @@ class HostClient:
             if report.mode is Mode.STOPPED and before is not Mode.STOPPED:
                 self._stopped_s = time.monotonic()
             self._report, self._seen_ns = report, self._clock.now_ns()
+            self._reports += 1
             self._changed.notify_all()
 
     def _on_status(self, message: Any) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from robolearn.core.clock import MonotonicClock
 from robolearn.core.errors import ConfigError, RobolearnError
 from robolearn.core.spec import Array
 from robolearn.hal.host.observing import action_spec
-from robolearn.hal.host.wire import Mode, OrderKind, Report
+from robolearn.hal.host.wire import Mode, OrderKind
 from robolearn.hal.leases import LeaseTable, Request
 from robolearn.hal.resources import Resource
 from robolearn.ros import context
@@ -200,17 +200,13 @@ def _serve(settings: Settings, node: Any, over: threading.Event) -> None:
         with table.lease([request], holder=f"teleop {os.getpid()}", ttl_s=_TTL_S) as (lease,):
             teleop = Teleop(client, settings, lease.epoch)
             node.get_logger().info(f"ready: hold button {settings.deadman} of {client.namespace}/joy to drive")
-            clock, newest = MonotonicClock(), client.report
+            clock, newer = MonotonicClock(), client.later()
             while not over.is_set():
                 if lease.lost:
                     raise RobolearnError(f"the lease of {robot.id} is lost: {lease.lost}")
-                newest = client.wait(_after(newest), _REPORT_S)
-                client.check_epoch(newest, lease.epoch)
+                client.check_epoch(client.wait(newer, _REPORT_S), lease.epoch)
+                newer = client.later()
                 teleop.step(clock.now_ns())
-
-
-def _after(last: Report) -> Callable[[Report], bool]:
-    return lambda report: report.number > last.number
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ros" in Path(str(item.path)).parts:
             item.add_marker(pytest.mark.ros)
+            item.add_marker(pytest.mark.alone)
 
 
 def _own_domain() -> tuple[int, socket.socket]:

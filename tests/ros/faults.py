@@ -194,10 +194,14 @@ class World:
         return self._started[-1]
 
     def start_host(self, *, wait: bool = True, **values: object) -> Process:
-        """A robot host; the one before must have ended."""
+        """A robot host; the one before must have ended. With ``wait``, what the client knows is of the new one."""
+        began = time.monotonic_ns()
         self.host = self.start(HOST, robot="fr3_sim", state_dir=self.folder, **values)
         if wait:
             self.host.wait_for(" Hz, ")
+            until("the new host reports", lambda: self.client.report.stamp_ns > began)
+            before = self.client.status
+            until("the new host tells its status", lambda: self.client.status is not before)
         return self.host
 
     def driver(self, kind: str, epoch: int, path: Path | None = None) -> Process:
@@ -240,8 +244,7 @@ class World:
             self.client.clear()
         except RobolearnError:
             return False
-        number = self.client.report.number + 1
-        self.client.wait(lambda report: report.number > number, 5.0)
+        self.client.wait(self.client.later(2), 5.0)  # one may have been on its way
         return True
 
     @property

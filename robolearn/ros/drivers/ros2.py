@@ -157,9 +157,8 @@ class Ros2Robot:
         """
         images = self._eyes.look() if self._eyes is not None else {}  # first: it may wait, and the state must not age
         if self._client.age_s > 2.0 / self._hz:
-            number = self._report.number
-            self._report = self._client.wait(lambda report: report.number > number, self._config.patience_s)
-        elif self._client.report.number > self._report.number:
+            self._report = self._client.wait(self._client.later(), self._config.patience_s)
+        else:
             self._report = self._client.report
         shown = {key: value.copy() for key, value in self._report.observation.items() if key in self.spec.observation}
         return shown | images
@@ -221,8 +220,8 @@ class Ros2Robot:
         """Clear a latched stop at the host and here; raises RobotStoppedError when the host refuses."""
         self._client.clear()
         self._stopped = ""
-        number = self._client.report.number + 1  # what answers an observation from before is void
-        self._report = self._client.wait(lambda report: report.number > number, _ANSWER_PERIODS / self._hz)
+        new = self._client.later(2)  # one may have been on its way, and what answers an observation from before is void
+        self._report = self._client.wait(new, _ANSWER_PERIODS / self._hz)
 
     def close(self) -> None:
         """Leave; idempotent. The host holds the arm as soon as orders cease."""
