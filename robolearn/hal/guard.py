@@ -163,6 +163,6 @@ def check_placement(name: str, value: object) -> Array:
 
 def check_unit(name: str, pose: Array) -> None:
     """Raise SpecError unless the quaternion of a pose (7,) has unit length."""
-    norm = math.sqrt(float(pose[3:] @ pose[3:]))
+    norm = math.hypot(*pose[3:])  # of any finite numbers: their squares may be too large
     if abs(norm - 1.0) > 1e-3:
         raise SpecError(f"{name}: expected a unit quaternion (w, x, y, z), got norm {norm:.4g}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from host_rig import START, Rig, bounds_broken, config, ready
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from robolearn.core.errors import RobotStoppedError
@@ -122,6 +122,9 @@ def test_a_hundred_thousand_steps_break_no_bound(profile: str) -> None:
         chaos(profile, 100 + seed, 5_000)
 
 
+@example([(OrderKind.GOTO, [0.0] * 6 + [1.4e154], 0, 0, 0)])
+@example([(OrderKind.GOTO, [1e200, -1e200, 1e308, 1.0, 0.0, 0.0, 0.0], 0, 0, 30)])
+@example([(OrderKind.DELTA, [1e200, -1e308, 1e200, 1e160, 1e200, -1e308], 0, 0, 30)])
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(

@@ -76,7 +76,7 @@ class Aim:
         goal = check_pose("goto", values)
         tcp = self._observer.tcp_of(goal)
         if self._outside(tcp) > 0.0:
-            raise SpecError(f"goto: {tcp[:3].round(4).tolist()} is outside the workspace")
+            raise SpecError(f"goto: {[float(f'{x:.4g}') for x in tcp[:3]]} is outside the workspace")
         tilt = self._limits.tilt
         if tilt is not None and geometry.tilt(goal[3:]) > tilt:
             raise SpecError(f"goto: tilted {geometry.tilt(goal[3:]):.3f} rad, at most {tilt:g} rad is allowed")
