@@ -178,8 +178,12 @@ def has_rows(paths: StorePaths, record: EpisodeRecord) -> bool:
     """Whether there is something where the index says that the rows of an episode lie."""
     if record.segment:
         return (paths.segments / record.segment).is_dir()
-    log = paths.logs / record.log
-    return bool(record.log) and log.is_file() and log.stat().st_size > record.offset
+    if not record.log:
+        return False
+    try:
+        return (paths.logs / record.log).stat().st_size > record.offset
+    except FileNotFoundError:  # never there, or removed just now because it was sealed
+        return False
 
 
 def lacking(path: Path, episodes: Sequence[EpisodeRecord]) -> list[str]:

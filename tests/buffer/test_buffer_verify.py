@@ -12,6 +12,7 @@ from buffer_sealed import everything, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robolearn.buffer.check_segment import has_rows
 from robolearn.buffer.files import EpisodeFiles
 from robolearn.buffer.index import Index, Relabel
 from robolearn.buffer.relabel import relabel
@@ -246,3 +247,12 @@ def test_a_segment_has_all_its_files_and_no_others(with_segments: Path, tmp_path
         shard.write_bytes(shard.read_bytes()[:-1])
     problems = verify(root).problems
     assert any("reward" in p for p in problems), problems
+
+
+def test_a_log_removed_while_it_is_looked_at_has_no_rows(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sealing removes logs beside `verify`; what was still there a moment ago may not be there now."""
+    (record, *_) = records(sound)
+    paths = StorePaths(sound)
+    assert has_rows(paths, record)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)  # a moment ago
+    assert not has_rows(paths, dataclasses.replace(record, log="gone-000001.log"))
