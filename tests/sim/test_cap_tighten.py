@@ -72,7 +72,7 @@ def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
     robot, task = make(tier)
     assert_fits(robot, cap_tighten, task)
     assert task.config.steps <= 15_000
-    assert task.spec.max_steps <= 120
+    assert task.spec.max_steps <= 300, "no episode takes longer than half a minute"
 
 
 def test_a_tight_cap_with_the_key_in_it_counts() -> None:
@@ -251,37 +251,47 @@ def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
     for seed in range(3):
         success, states, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
-        assert 40 < len(states) - 1 < 110
-        assert peak < 10
+        assert 40 < len(states) - 1 < task.spec.max_steps
+        assert peak < 15, "it slides along the cap while it searches"
 
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
     assert_blind_fails_gently(*make("hard"), seeds=4, most=1)
 
 
-def test_blind_expert_ignores_the_truth(make: Make) -> None:
+def test_only_the_weak_person_sees_the_slot(make: Make) -> None:
+    """What the informed one does can be learned from what a policy observes."""
     robot, task = make()
     tip = at(cap(45), 4, 3, -10)
     actions = []
     for error in ((0.0, 0.0), (2.0, -2.0)):
         start(robot, task, tip, error_mm=error, yaw=0.01 * error[0])
-        actions.append(
-            [task.expert(seen(tip), np.random.default_rng(0), skill=s) for s in (Skill.BLIND, Skill.INFORMED)]
-        )
-    np.testing.assert_array_equal(actions[0][0], actions[1][0])
-    assert not np.array_equal(actions[0][1], actions[1][1])
+        actions.append([task.expert(seen(tip), np.random.default_rng(0), skill=s) for s in task.spec.skills])
+    for skill, one, other in zip(task.spec.skills, *actions, strict=True):
+        assert np.array_equal(one, other) == (skill is not Skill.WEAK)
 
 
 def test_a_key_that_came_out_is_put_in_again_where_the_slot_is_now(make: Make) -> None:
+    """The informed expert feels nothing above the cap: it knows the slot's angle by the angle it has turned it to."""
     robot, task = make()
     start(robot, task, at(cap(45), 0, 0, -10))
     raw = seen(at(cap(70), 0, 0, -6), degrees=70)
     action = task.expert(raw, np.random.default_rng(0), skill=Skill.INFORMED)
     assert action[2] > 0.3, "aligned with the turned slot: down"
+    assert abs(action[5]) < 0.3, "and not back to where the slot was"
     raw = seen(at(cap(45), 0, 0, -6), degrees=70)
-    action = task.expert(raw, np.random.default_rng(0), skill=Skill.INFORMED)
-    assert action[5] > 0.8, "25 degrees behind: turn first"
+    action = task.expert(raw, np.random.default_rng(0), skill=Skill.WEAK)
+    assert action[5] > 0.3, "25 degrees behind: turn first"
     assert action[2] < 0.3
+
+
+def test_a_search_that_found_nothing_goes_on_with_the_key_turned_the_other_way(make: Make) -> None:
+    robot, task = make("hard")
+    start(robot, task, at(cap(45), 0, 0, -10))
+    turns = []
+    for x in (0.0, 6.0, 5.5, 0.0):  # a spiral begins, ends outside, and the next begins
+        turns.append(task.expert(seen(at(cap(45), x, 0, 0)), np.random.default_rng(0), skill=Skill.INFORMED)[5])
+    assert turns[0] > 0.5 and turns[2] == turns[1] and turns[3] < -0.5
 
 
 def test_a_weak_person_is_slower_than_the_informed_one(make: Make) -> None:
