@@ -291,7 +291,9 @@ def test_a_search_that_found_nothing_goes_on_with_the_key_turned_the_other_way(m
     turns = []
     for x in (0.0, 6.0, 5.5, 0.0):  # a spiral begins, ends outside, and the next begins
         turns.append(task.expert(seen(at(cap(45), x, 0, 0)), np.random.default_rng(0), skill=Skill.INFORMED)[5])
-    assert turns[0] > 0.5 and turns[2] == turns[1] and turns[3] < -0.5
+    assert turns[0] > 0.5
+    assert turns[1] == turns[2]
+    assert turns[3] < -0.5
 
 
 def test_a_weak_person_is_slower_than_the_informed_one(make: Make) -> None:
