@@ -312,7 +312,7 @@ class ExpoLearner(rlpd.RlpdLearner):
 
     def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
         """One step of edit policy and temperature."""
-        features, weight, edited = mini.features.detach(), self.config.bc_weight, self._to_edit(mini)
+        features, weight, edited = mini.features.detach(), self._bc_weight(), self._to_edit(mini)
 
         def climb(output: Tensor) -> tuple[Tensor, Tensor]:
             action = self._edit.action(output, edited)

@@ -15,14 +15,11 @@ Train: ``robolearn train cap_tighten --algo hil_rlpd``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.spec import Array
-from robolearn.core.types import Batch, TaskSpec
+from robolearn.core.types import TaskSpec
 from robolearn.policies import rlpd
 
 ONLINE = True
@@ -75,43 +72,24 @@ def build_learner(
     seed: int,
     device: str = "cpu",
     statistics: Mapping[str, tuple[Array, Array]],
-) -> HilRlpdLearner:
-    """A learner for a task; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional key."""
-    return HilRlpdLearner(config, spec, seed=seed, device=device, statistics=statistics)
+) -> rlpd.RlpdLearner:
+    """RLPD's learner on the mixture below; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional
+    key."""
+    return rlpd.RlpdLearner(
+        config,
+        spec,
+        seed=seed,
+        device=device,
+        statistics=statistics,
+        pretrain_bc_weight=config.pretrain_bc_weight,
+        mixture=mixture(config),
+        family="hil_rlpd",
+    )
 
 
-class HilRlpdLearner(rlpd.RlpdLearner):
-    """RLPD's learner on the mixture above."""
-
-    config: Config
-
-    def __init__(
-        self,
-        config: Config,
-        spec: TaskSpec,
-        *,
-        seed: int,
-        device: str,
-        statistics: Mapping[str, tuple[Array, Array]],
-    ) -> None:
-        super().__init__(config, spec, seed=seed, device=device, statistics=statistics, family="hil_rlpd")
-        self._later, self._first = config, replace(config, bc_weight=config.pretrain_bc_weight)
-        self._calls = torch.zeros((), dtype=torch.int64)
-
-    @property
-    def mixture(self) -> tuple[tuple[str, float], ...] | None:
-        """(filter, weight) of the parts of a batch; None for the replay's own two views."""
-        demo, share = self.config.demo_fraction, self.config.correction_share
-        if not share:
-            return None
-        return (("demo", demo * (1.0 - share)), (CORRECTIONS, demo * share), (ONLINE_VIEW, 1.0 - demo))
-
-    def update(self, batch: Batch) -> dict[str, float]:
-        """As RLPD's; the first ``pretrain`` calls imitate more."""
-        self.config = self._first if int(self._calls) < self._later.pretrain else self._later
-        metrics = super().update(batch)
-        self._calls += 1
-        return metrics
-
-    def _everything(self) -> dict[str, Tensor]:
-        return {**super()._everything(), "calls": self._calls}
+def mixture(config: Config) -> tuple[tuple[str, float], ...] | None:
+    """(filter, weight) of the parts of a batch; None for the replay's own two views."""
+    demo, share = config.demo_fraction, config.correction_share
+    if not share:
+        return None
+    return (("demo", demo * (1.0 - share)), (CORRECTIONS, demo * share), (ONLINE_VIEW, 1.0 - demo))

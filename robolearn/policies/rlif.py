@@ -4,8 +4,13 @@ The policy's last own step before a person takes over earns -1, every other step
 that is worth more is one that is left alone more. The learner is RLPD's, on one of the two published sets of data:
 
     all       every step, the person's too (algorithm 1 of the paper)
-    policy    the policy's own steps alone; the person's teach by where they lead and by the -1 in front of them.
-              The authors' code (github.com/pd-perry/RLIF) keeps the last step of each takeover beside those.
+    policy    the policy's own steps alone; the person's teach by where they lead and by the -1 in front of them (after
+              github.com/pd-perry/RLIF, ``examples/train_rlif_main.py``)
+
+Where ``policy`` differs from that code, which stores each step at the next one and only if nobody drives there: it also
+has the last step of each takeover, and never the last of an episode, whoever drove. The first is one row of reward 0 a
+takeover, and would need a filter that knows who drives next, while the replay tells each step by itself: it takes steps
+in before their successors are there, and keeps a person's when it lets these go. The second would leave no terminal.
 
 Before anybody has taken over all rewards are 0, and nothing could be learned from them: while it pretrains it imitates
 the demonstrations. After that it imitates nobody by default, since the person may be worse than the policy.
@@ -20,15 +25,12 @@ Train: ``robolearn train peg_insert:smoke --algo rlif --script.skill BLIND``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
-
-import torch
-from torch import Tensor
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.spec import Array
-from robolearn.core.types import Batch, TaskSpec
+from robolearn.core.types import TaskSpec
 from robolearn.policies import rlpd
 
 ONLINE = True
@@ -79,41 +81,23 @@ def build_learner(
     seed: int,
     device: str = "cpu",
     statistics: Mapping[str, tuple[Array, Array]],
-) -> RlifLearner:
-    """A learner for a task; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional key."""
-    return RlifLearner(config, spec, seed=seed, device=device, statistics=statistics)
+) -> rlpd.RlpdLearner:
+    """RLPD's learner on the mixture below; ``statistics`` holds (mean, std) of the demonstrations per low-dimensional
+    key."""
+    return rlpd.RlpdLearner(
+        config,
+        spec,
+        seed=seed,
+        device=device,
+        statistics=statistics,
+        pretrain_bc_weight=config.pretrain_bc_weight,
+        mixture=mixture(config),
+        family="rlif",
+    )
 
 
-class RlifLearner(rlpd.RlpdLearner):
-    """RLPD's learner on the data above."""
-
-    def __init__(
-        self,
-        config: Config,
-        spec: TaskSpec,
-        *,
-        seed: int,
-        device: str,
-        statistics: Mapping[str, tuple[Array, Array]],
-    ) -> None:
-        super().__init__(config, spec, seed=seed, device=device, statistics=statistics)
-        self._later, self._first = config, replace(config, bc_weight=config.pretrain_bc_weight)
-        self._calls = torch.zeros((), dtype=torch.int64)
-
-    @property
-    def mixture(self) -> tuple[tuple[str, float], ...] | None:
-        """(filter, weight) of the parts of a batch; None for the replay's own two views."""
-        if self._later.data == "all":
-            return None
-        demos = self._later.demo_fraction
-        return (("demo", demos), (OWN_STEPS, 1.0 - demos))
-
-    def update(self, batch: Batch) -> dict[str, float]:
-        """As RLPD's; the first ``pretrain`` calls imitate."""
-        self.config = self._first if int(self._calls) < self._later.pretrain else self._later
-        metrics = super().update(batch)
-        self._calls += 1
-        return metrics
-
-    def _everything(self) -> dict[str, Tensor]:
-        return {**super()._everything(), "calls": self._calls}
+def mixture(config: Config) -> tuple[tuple[str, float], ...] | None:
+    """(filter, weight) of the parts of a batch; None for the replay's own two views."""
+    if config.data == "all":
+        return None
+    return (("demo", config.demo_fraction), (OWN_STEPS, 1.0 - config.demo_fraction))

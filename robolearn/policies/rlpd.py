@@ -213,6 +213,8 @@ class RlpdLearner(Resumable):
         reach: how the actor's output becomes an action.
         offers: actions N of a base that the actor edits, and among which and the edited ones a target chooses; 0 for
             an actor that acts by itself.
+        pretrain_bc_weight: weight w of imitation in the first ``pretrain`` calls; None: ``bc_weight``, as later.
+        mixture: (filter, weight) of the parts of a batch; None for the replay's own two views.
         family: named in errors.
     """
 
@@ -226,10 +228,12 @@ class RlpdLearner(Resumable):
         statistics: Mapping[str, tuple[Array, Array]],
         reach: Reach = FULL_REACH,
         offers: int = 0,
+        pretrain_bc_weight: float | None = None,
+        mixture: tuple[tuple[str, float], ...] | None = None,
         family: str = "rlpd",
     ) -> None:
         self.config, self._device, self._reach = config, torch.device(device), reach
-        self.online = True
+        self.online, self.mixture = True, mixture
         self.batch_rows, self.updates_per_call = config.utd * config.batch, config.utd
         self.demo_fraction, self.horizon, self.gamma = config.demo_fraction, config.n_step, config.gamma
         self.history, self.chunk = 1, 0
@@ -252,6 +256,7 @@ class RlpdLearner(Resumable):
         )
         self._guard = DivergenceGuard(family, gamma=config.gamma)
         self._waited = torch.zeros(1)  # update calls without the actor
+        self._pretrain_bc_weight, self._calls = pretrain_bc_weight, torch.zeros((), dtype=torch.int64)
 
         self._encoder: Encoder | None = None
         features = self._layout.size
@@ -322,7 +327,14 @@ class RlpdLearner(Resumable):
         bonus = found.get("temperature", 0.0) * found.get("entropy", 0.0) if config.backup_entropy else 0.0
         self._guard.saw(batch.reward, batch.discount, entropy=bonus)
         self._guard.check(found)
+        self._calls += 1
         return found
+
+    def _bc_weight(self) -> float:
+        """Weight of imitation in this call."""
+        if self._pretrain_bc_weight is None or int(self._calls) >= self.config.pretrain:
+            return self.config.bc_weight
+        return self._pretrain_bc_weight
 
     def _waits(self) -> bool:
         """Whether the actor stands still in this call; counts it if so."""
@@ -349,7 +361,7 @@ class RlpdLearner(Resumable):
 
     def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
         """One step of actor and temperature."""
-        reach, features, weight = self._reach, mini.features.detach(), self.config.bc_weight
+        reach, features, weight = self._reach, mini.features.detach(), self._bc_weight()
         proposals = scattered(mini.proposals, reach.spread, self._rng)
 
         def climb(output: Tensor) -> tuple[Tensor, Tensor]:
@@ -390,6 +402,8 @@ class RlpdLearner(Resumable):
         named = self._acting() | self._critics.tensors() | self._actor.tensors()
         if self.config.actor_after > 0:
             named |= {"waited": self._waited}
+        if self._pretrain_bc_weight is not None:
+            named |= {"calls": self._calls}
         if self._encoder is not None:
             named |= optimiser_tensors(self._encoder_adam, "encoder_adam")
         return named

@@ -143,25 +143,17 @@ def test_rlif_learns_from_all_steps_or_from_the_policys_own(replay: Replay) -> N
     assert own[DEMO] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_hil_rlpd_imitates_more_while_it_pretrains() -> None:
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        (hil_rlpd, hil_rlpd.Config(**SMALL, pretrain=1, bc_weight=0.0, pretrain_bc_weight=1.0)),
+        (rlif, rlif.Config(**SMALL, pretrain=1)),
+    ],
+    ids=["hil_rlpd", "rlif"],
+)
+def test_imitation_has_a_weight_of_its_own_while_it_pretrains(family: ModuleType, config: Any) -> None:
     """One call of pretraining: there the marks of demonstrations matter, afterwards (weight 0) they do not."""
-    config = hil_rlpd.Config(**SMALL, pretrain=1, bc_weight=0.0, pretrain_bc_weight=1.0)
-    made, other = (learner(hil_rlpd, config, SPEC) for _ in range(2))
-    data = batch(SPEC, made.batch_rows)
-    unmarked = replace(data, demo=np.zeros_like(data.demo))
-    made.update(data)
-    other.update(unmarked)
-    assert not same(made.snapshot(), other.snapshot())
-    other.restore(made.state())
-    made.update(data)
-    other.update(unmarked)
-    assert same(made.state(), other.state())
-
-
-def test_rlif_imitates_only_before_the_first_takeover() -> None:
-    """After ``pretrain`` calls the demonstration rows are not imitated: their mark changes nothing any more."""
-    config = rlif.Config(**SMALL, pretrain=1)
-    made, other = (learner(rlif, config, SPEC) for _ in range(2))
+    made, other = (learner(family, config, SPEC) for _ in range(2))
     data = batch(SPEC, made.batch_rows)
     unmarked = replace(data, demo=np.zeros_like(data.demo))
     made.update(data)
