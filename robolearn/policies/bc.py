@@ -25,7 +25,7 @@ from robolearn.policies.parts.acting import ActorShape, NetworkPolicy, acting_te
 from robolearn.policies.parts.flat import Adam, Flat
 from robolearn.policies.parts.mlp import MlpShape, Workspace
 from robolearn.policies.parts.observation import ObservationLayout
-from robolearn.policies.parts.pixels import Encoder, random_shift
+from robolearn.policies.parts.pixels import new_encoder, random_shift
 from robolearn.policies.parts.state import Resumable, optimiser_tensors, to_arrays
 from robolearn.policies.parts.symmetry import Augmentation
 
@@ -134,11 +134,10 @@ class BcLearner(Resumable):
         seen = self._augmentation.statistics(statistics)
         self._normaliser = self._layout.normaliser(seen, config.std_floor, config.observation_clip)
         self._rng = torch.Generator().manual_seed(seed)
-        features = self._layout.size
-        self._encoder: Encoder | None = None
-        if self._layout.images:
-            encoder = Encoder(self._layout.images, config.image_channels, config.image_width, self._rng)
-            self._encoder = encoder.to(self._device)
+        images, features = self._layout.images, self._layout.size
+        encoder = new_encoder(images, config.image_channels, config.image_width, self._rng, self._device)
+        self._encoder = encoder
+        if encoder is not None:
             features += encoder.size
             self._encoder_adam = torch.optim.AdamW(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self._shape = MlpShape(1, features, (config.hidden,) * config.layers, spec.action.size)

@@ -43,14 +43,13 @@ from robolearn.policies.parts.acting import AVERAGE
 from robolearn.policies.parts.base import OverBase, candidates, load_base
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
-from robolearn.policies.parts.pixels import Encoder
-from robolearn.policies.parts.reach import check_spread, scattered
+from robolearn.policies.parts.pixels import Encoder, new_encoder
+from robolearn.policies.parts.reach import Correction, check_spread, scattered
 from robolearn.policies.parts.rows import Mini
 from robolearn.policies.parts.stack import NumpyStack
-from robolearn.policies.parts.state import check_same, load_arrays, to_arrays
+from robolearn.policies.parts.state import TakesWeights, below, load_arrays, to_arrays
 from robolearn.policies.parts.stored import with_actions, without
 from robolearn.policies.parts.tanh_actor import imitation_gradient
-from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 ONLINE = True
 """Learns while robots act."""
@@ -99,29 +98,6 @@ def stored(config: Config, spec: TaskSpec) -> TaskSpec:
     return spec if CANDIDATES in spec.observation else with_actions(spec, CANDIDATES, config.candidates)
 
 
-class EditReach:
-    """``Reach``: what makes an actor's output an edit; the actions edited are not proposals but any."""
-
-    proposals = CANDIDATES
-
-    def __init__(self, beta: float, init_log_std: float, spread: float = 0.0) -> None:
-        self.beta, self.init_log_std, self.spread = beta, init_log_std, spread
-
-    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
-        """(..., A) edited actions."""
-        return (proposals + self.beta * output).clamp(-ACTION_LIMIT, ACTION_LIMIT)
-
-    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
-        """Scaled; 0 where the action is at its limit."""
-        return self.beta * d_action * ((proposals + self.beta * output).abs() <= ACTION_LIMIT)
-
-    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
-        """The edit that leads to an action; where nothing is to be edited, none."""
-        if self.beta == 0.0:
-            return torch.zeros_like(action)
-        return ((action - proposals) / self.beta).clamp(-ACTION_LIMIT, ACTION_LIMIT)
-
-
 @dataclass(frozen=True)
 class _Shapes:
     edit: MlpShape
@@ -136,7 +112,7 @@ class _Shapes:
         )
 
 
-class ExpoPolicy(OverBase):
+class ExpoPolicy(OverBase, TakesWeights):
     """The on-the-fly policy. Its weights carry edit network and image encoder, newest and averaged, target critics and
     normaliser. Greedily, averaged edits see through the averaged encoder; critics see through the newest, always."""
 
@@ -153,10 +129,8 @@ class ExpoPolicy(OverBase):
         self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
 
     def _new_encoder(self, seed: int) -> Encoder | None:
-        if not self._layout.images:
-            return None
         config, unused = self._config, torch.Generator().manual_seed(seed)
-        return Encoder(self._layout.images, config.image_channels, config.image_width, unused).to(self._device)
+        return new_encoder(self._layout.images, config.image_channels, config.image_width, unused, self._device)
 
     def _names(self) -> dict[str, tuple[int, ...]]:
         expected: dict[str, tuple[int, ...]] = {}
@@ -171,20 +145,10 @@ class ExpoPolicy(OverBase):
 
     def reset(self) -> None:
         """Forget the previous episode, the base's plan included, and draw how much the next one explores."""
-        self._base.reset()
+        super().reset()
         self._scale = float(self._rng.uniform(*self._config.noise_scale))
 
-    def load(self, weights: Weights) -> None:
-        """Take new weights as a whole; the base stays as it is.
-
-        Raises:
-            ResumeError: they belong to another network or task.
-        """
-        check_same("policy weights", weights, self._expected)
-        self._set(weights)
-
-    def _set(self, weights: Weights) -> None:
-        arrays = {name: np.array(value, np.float32) for name, value in weights.items()}
+    def _set(self, arrays: Mapping[str, Array]) -> None:
         stacked = {name: value.reshape(1, -1, value.shape[-1]) for name, value in arrays.items() if "actor." in name}
         self._newest = NumpyStack(self._shapes.edit, stacked, "actor.")
         self._average = NumpyStack(self._shapes.edit, stacked, f"{AVERAGE}actor.")
@@ -193,8 +157,7 @@ class ExpoPolicy(OverBase):
         self._normaliser = Normaliser(arrays["normaliser.mean"], arrays["normaliser.std"], clip)
         for prefix, encoder in (("encoder.", self._encoder), (f"{AVERAGE}encoder.", self._average_encoder)):
             if encoder is not None:
-                named = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
-                load_arrays("encoder weights", encoder.state_dict(), named)
+                load_arrays("encoder weights", encoder.state_dict(), below(prefix, arrays))
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base offers now; once per control step."""
@@ -230,15 +193,7 @@ class ExpoPolicy(OverBase):
 
     def _features(self, observation: Observation, encoder: Encoder | None) -> Array:
         vector = self._normaliser(self._layout.concatenate(observation))
-        if encoder is None:
-            return vector
-        with torch.no_grad():
-            images = {
-                key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(self._device)
-                for key in encoder.keys
-            }
-            embedding: Array = encoder(images)[0].cpu().numpy()
-        return np.concatenate([embedding, vector])
+        return vector if encoder is None else np.concatenate([encoder.of_one(observation, self._device), vector])
 
 
 def build_policy(
@@ -263,36 +218,22 @@ def build_learner(
     base: Base | None = None,
 ) -> ExpoLearner:
     """A learner for a task as it is stored; it reads the base's offers from the rows and needs no base itself."""
-    return ExpoLearner(config, without(spec, CANDIDATES), seed=seed, device=device, statistics=statistics)
+    return ExpoLearner(
+        config,
+        without(spec, CANDIDATES),
+        seed=seed,
+        device=device,
+        statistics=statistics,
+        reach=Correction(CANDIDATES, config.beta, config.init_log_std, config.spread),
+        offers=config.candidates,
+        family="expo",
+    )
 
 
 class ExpoLearner(rlpd.RlpdLearner):
-    """See the module's docstring.
+    """See the module's docstring. What its actor puts out are edits, of offers or of any other action."""
 
-    Args:
-        spec: of the task without the offers: networks see them only as actions.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        spec: TaskSpec,
-        *,
-        seed: int,
-        device: str,
-        statistics: Mapping[str, tuple[Array, Array]],
-    ) -> None:
-        self._edit, self._edit_offers = EditReach(config.beta, config.init_log_std, config.spread), config.edit_offers
-        super().__init__(
-            config,
-            spec,
-            seed=seed,
-            device=device,
-            statistics=statistics,
-            reach=self._edit,
-            offers=config.candidates,
-            family="expo",
-        )
+    config: Config
 
     def _following(self, next_features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Critic inputs (R, 2N, F + A) of all that could follow: the offers, and an edit of each."""
@@ -300,7 +241,7 @@ class ExpoLearner(rlpd.RlpdLearner):
         offered = torch.cat([next_features.unsqueeze(1).expand(-1, count, -1), proposals], -1)
         noise = self._noise(rows * count)
         output, _ = self._actor.draw(offered.flatten(0, 1), noise, density=False)
-        edited = self._edit.action(output.view(proposals.shape), proposals)
+        edited = self._reach.action(output.view(proposals.shape), proposals)
         inputs = torch.cat([offered, torch.cat([offered[..., : -self._actions], edited], -1)], 1)
         return inputs, next_features.new_zeros(rows)
 
@@ -315,12 +256,12 @@ class ExpoLearner(rlpd.RlpdLearner):
         features, weight, edited = mini.features.detach(), self._bc_weight(), self._to_edit(mini)
 
         def climb(output: Tensor) -> tuple[Tensor, Tensor]:
-            action = self._edit.action(output, edited)
+            action = self._reach.action(output, edited)
             value, d_inputs = self._critics.ascend(torch.cat([features, action], -1))
-            return value, self._edit.gradient(d_inputs[:, -self._actions :], output, edited)
+            return value, self._reach.gradient(d_inputs[:, -self._actions :], output, edited)
 
         def imitate(mean: Tensor) -> Tensor:
-            return weight * imitation_gradient(mean, self._edit.output(mini.action, edited), mini.demo)
+            return weight * imitation_gradient(mean, self._reach.output(mini.action, edited), mini.demo)
 
         inputs = torch.cat([features, edited], -1)
         return self._actor.improve(inputs, self._noise(len(inputs)), climb, imitate if weight > 0.0 else None)
@@ -329,9 +270,9 @@ class ExpoLearner(rlpd.RlpdLearner):
         """(B, A) the action whose edit each row teaches: one of its offers, or the replay's."""
         rows, count, _ = mini.proposals.shape
         chosen = torch.randint(count, (rows,), generator=self._rng).to(self._device)
-        offered = torch.rand(rows, generator=self._rng).to(self._device) < self._edit_offers
+        offered = torch.rand(rows, generator=self._rng).to(self._device) < self.config.edit_offers
         offer = mini.proposals[torch.arange(rows, device=self._device), chosen]
-        return scattered(torch.where(offered.unsqueeze(-1), offer, mini.action), self._edit.spread, self._rng)
+        return scattered(torch.where(offered.unsqueeze(-1), offer, mini.action), self._reach.spread, self._rng)
 
     def snapshot(self) -> Weights:
         """What the on-the-fly policy needs: edit network and image encoder, newest and averaged, target critics,

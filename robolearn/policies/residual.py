@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Policy, Weights
@@ -30,9 +29,8 @@ from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
 from robolearn.policies.parts.base import OverBase, load_base
-from robolearn.policies.parts.reach import check_spread
+from robolearn.policies.parts.reach import Correction, check_spread
 from robolearn.policies.parts.stored import with_actions, without
-from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 ONLINE = True
 """Learns while robots act."""
@@ -71,32 +69,6 @@ def stored(config: Config, spec: TaskSpec) -> TaskSpec:
     return spec if PROPOSAL in spec.observation else with_actions(spec, PROPOSAL, 1)
 
 
-class ScaledReach:
-    """``Reach``: a = clip(b + scale * delta)."""
-
-    proposals = PROPOSAL
-
-    def __init__(self, scale: float, init_log_std: float, spread: float = 0.0) -> None:
-        self.scale, self.init_log_std, self.spread = scale, init_log_std, spread
-
-    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
-        """(B, A) action of a correction."""
-        return self._sum(output, proposals).clamp(-ACTION_LIMIT, ACTION_LIMIT)
-
-    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
-        """Scaled; 0 where the action is at its limit."""
-        return self.scale * d_action * (self._sum(output, proposals).abs() <= ACTION_LIMIT)
-
-    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
-        """The correction that leads to an action, as far as it reaches."""
-        if self.scale == 0.0:
-            return action.new_zeros(action.shape)
-        return ((action - proposals[:, 0]) / self.scale).clamp(-ACTION_LIMIT, ACTION_LIMIT)
-
-    def _sum(self, output: Tensor, proposals: Tensor) -> Tensor:
-        return proposals[:, 0] + self.scale * output
-
-
 class ResidualPolicy(OverBase):
     """A frozen base and the network that corrects it. ``annotate`` asks the base, ``act`` only adds to its answer."""
 
@@ -106,13 +78,12 @@ class ResidualPolicy(OverBase):
 
     def reset(self) -> None:
         """Forget the previous episode, the base's plan included."""
-        self._base.reset()
+        super().reset()
         self._network.reset()
 
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base would do now; once per control step."""
-        proposal = np.asarray(self._base.act(observation, explore=False), np.float32)
-        return {PROPOSAL: np.clip(proposal, -1.0, 1.0)}
+        return {PROPOSAL: self._proposal(observation)}
 
     def act(self, observation: Observation, *, explore: bool) -> Array:
         """Normalised action (A,) float32 for an annotated observation."""
@@ -155,6 +126,6 @@ def build_learner(
         seed=seed,
         device=device,
         statistics=statistics,
-        reach=ScaledReach(config.scale, config.init_log_std, config.spread),
+        reach=Correction(PROPOSAL, config.scale, config.init_log_std, config.spread),
         family="residual",
     )

@@ -33,7 +33,7 @@ from robolearn.policies.parts import ppo
 from robolearn.policies.parts.acting import normaliser_tensors
 from robolearn.policies.parts.base import OverBase, load_base
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
-from robolearn.policies.parts.state import Resumable, check_same, optimiser_tensors, to_arrays
+from robolearn.policies.parts.state import Resumable, TakesWeights, optimiser_tensors, to_arrays
 from robolearn.policies.parts.stored import unit_statistics, with_actions, without
 
 ONLINE = True
@@ -129,7 +129,7 @@ def _widths(config: Config, layout: ObservationLayout, outputs: int) -> tuple[in
     return (layout.size, *(config.hidden,) * config.layers, outputs)
 
 
-class ResipPolicy(OverBase):
+class ResipPolicy(OverBase, TakesWeights):
     """A frozen base and the network that corrects it. ``annotate`` asks the base and draws the noise."""
 
     def __init__(self, config: Config, spec: TaskSpec, base: Policy, *, seed: int) -> None:
@@ -146,15 +146,10 @@ class ResipPolicy(OverBase):
         self._expected = {name: array.shape for name, array in weights.items()}
         self._set(weights)
 
-    def reset(self) -> None:
-        """Forget the previous episode, the base's plan included."""
-        self._base.reset()
-
     def annotate(self, observation: Observation) -> Mapping[str, Array]:
         """What the base would do now, and the noise of this step; once per control step."""
-        proposal = np.asarray(self._base.act(observation, explore=False), np.float32)
         noise = self._rng.standard_normal(self._actions, dtype=np.float32)
-        return {PROPOSAL: np.clip(proposal, -1.0, 1.0), NOISE: noise}
+        return {PROPOSAL: self._proposal(observation), NOISE: noise}
 
     def act(self, observation: Observation, *, explore: bool) -> Array:
         """Normalised action (A,) float32 for an annotated observation."""
@@ -163,17 +158,7 @@ class ResipPolicy(OverBase):
             delta = delta + self._sigma * observation[NOISE]
         return corrected(observation[PROPOSAL], delta, self._scale)
 
-    def load(self, weights: Weights) -> None:
-        """Take new weights of the network; the base stays as it is.
-
-        Raises:
-            ResumeError: they belong to another network or task.
-        """
-        check_same("policy weights", weights, self._expected)
-        self._set(weights)
-
-    def _set(self, weights: Weights) -> None:
-        arrays = {name: np.array(value, dtype=np.float32, order="C") for name, value in weights.items()}
+    def _set(self, arrays: Mapping[str, Array]) -> None:
         mean, std = arrays["normaliser.mean"], arrays["normaliser.std"]
         self._normaliser = Normaliser(mean, std, self._config.observation_clip)
         names = [f"actor.{2 * i}." for i in range(self._config.layers + 1)]

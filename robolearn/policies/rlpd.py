@@ -10,7 +10,7 @@ replacement) in each target:
     L_pi  = mean(alpha * log pi(a~|s) - mean_{i in E} Q_i(s, a~))               [+ w * |tanh(mu(s)) - a|^2 on demos]
     L_al  = alpha * (-log pi(a~|s) - H)
 
-What the actor puts out is the action itself, or something that a ``Reach`` turns into one (``policies/residual.py``).
+What the actor puts out is the action itself, or a correction of what a base would do (``parts/reach.py``).
 ``discount`` is 0 for terminal rows and 1 for time-outs. Train: ``robolearn train peg_insert --algo rlpd``; speed:
 ``python bench/bench_rlpd.py``.
 """
@@ -32,7 +32,7 @@ from robolearn.policies.parts.critics import Critics
 from robolearn.policies.parts.divergence import DivergenceGuard
 from robolearn.policies.parts.mlp import MlpShape, Precision
 from robolearn.policies.parts.observation import ObservationLayout
-from robolearn.policies.parts.pixels import Encoder
+from robolearn.policies.parts.pixels import new_encoder
 from robolearn.policies.parts.reach import FULL_REACH, Reach, scattered
 from robolearn.policies.parts.rows import Mini, Minibatches, RowReader
 from robolearn.policies.parts.state import Resumable, optimiser_tensors, to_arrays
@@ -258,11 +258,9 @@ class RlpdLearner(Resumable):
         self._waited = torch.zeros(1)  # update calls without the actor
         self._pretrain_bc_weight, self._calls = pretrain_bc_weight, torch.zeros((), dtype=torch.int64)
 
-        self._encoder: Encoder | None = None
-        features = self._layout.size
-        if self._layout.images:
-            encoder = Encoder(self._layout.images, config.image_channels, config.image_width, self._rng)
-            self._encoder = encoder.to(self._device)
+        images, features = self._layout.images, self._layout.size
+        self._encoder = new_encoder(images, config.image_channels, config.image_width, self._rng, self._device)
+        if self._encoder is not None:
             self._encoder_adam = torch.optim.Adam(self._encoder.parameters(), lr=config.critic_lr)
             features += self._encoder.size
         self._minibatches = Minibatches(config.utd, config.batch, self._encoder, config.shift_pad, self._rng)
@@ -362,29 +360,33 @@ class RlpdLearner(Resumable):
     def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
         """One step of actor and temperature."""
         reach, features, weight = self._reach, mini.features.detach(), self._bc_weight()
-        proposals = scattered(mini.proposals, reach.spread, self._rng)
+        start = self._start(scattered(mini.proposals, reach.spread, self._rng))
 
         def climb(output: Tensor) -> tuple[Tensor, Tensor]:
-            action = reach.action(output, proposals)
+            action = reach.action(output, start)
             value, d_inputs = self._critics.ascend(torch.cat([features, action], -1))
-            return value, reach.gradient(d_inputs[:, -self._actions :], output, proposals)
+            return value, reach.gradient(d_inputs[:, -self._actions :], output, start)
 
         def imitate(mean: Tensor) -> Tensor:
-            return weight * imitation_gradient(mean, reach.output(mini.action, proposals), mini.demo)
+            return weight * imitation_gradient(mean, reach.output(mini.action, start), mini.demo)
 
-        inputs = self._seen(features, proposals)
+        inputs = self._seen(features, start)
         return self._actor.improve(inputs, self._noise(self.config.batch), climb, imitate if weight > 0.0 else None)
 
-    def _seen(self, features: Tensor, proposals: Tensor) -> Tensor:
+    def _start(self, proposals: Tensor) -> Tensor:
+        """(B, A) what the base would do, of its proposals (B, N, A); (B, 0) without one."""
+        return proposals[:, 0] if self._reach.proposals else proposals.flatten(1)
+
+    def _seen(self, features: Tensor, start: Tensor) -> Tensor:
         """(B, F [+ A]) what the actor sees: the features and, unlike the critics, what the base would do."""
-        return torch.cat([features, proposals[:, 0]], -1) if self._reach.proposals else features
+        return torch.cat([features, start], -1) if self._reach.proposals else features
 
     def _following(self, next_features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Critic inputs (s', a') with a' ~ pi(s'), and log pi(a'|s') (zeros when the backup ignores entropy)."""
-        noise = self._noise(len(next_features))
-        inputs = self._seen(next_features, proposals)
+        noise, start = self._noise(len(next_features)), self._start(proposals)
+        inputs = self._seen(next_features, start)
         output, log_density = self._actor.draw(inputs, noise, density=self.config.backup_entropy)
-        return torch.cat([next_features, self._reach.action(output, proposals)], -1), log_density
+        return torch.cat([next_features, self._reach.action(output, start)], -1), log_density
 
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self._actions, generator=self._rng).to(self._device)

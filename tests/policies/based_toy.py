@@ -20,6 +20,8 @@ BIAS = np.array([1.0, -1.0], np.float32)
 """What the base adds to the right action; it comes to rest 0.14 from the goal, which counts within 0.06, so far that
 noise does not bring it there."""
 
+NORMAL = {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
+"""Mean and deviation of what is observed, by guess."""
 Row = dict[str, Any]
 
 
@@ -86,9 +88,8 @@ def learn(family: ModuleType, config: Any, seed: int, steps: int) -> tuple[Polic
     rng, base = np.random.default_rng(seed), biased_base()
     policy: Policy = family.build_policy(config, ENV.spec, seed=seed, base=base)
     demos = [row for _ in range(10) for row in play(policy, rng, explore=False, expert=True)]
-    normal = {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
     learner: Learner = family.build_learner(
-        config, family.stored(config, ENV.spec), seed=seed, statistics=normal, base=base
+        config, family.stored(config, ENV.spec), seed=seed, statistics=NORMAL, base=base
     )
     policy.load(learner.snapshot())
     online: list[Row] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load, save
 
 from robolearn.core.spec import Array, ArraySpec
 from robolearn.core.types import Batch, TaskSpec
@@ -46,6 +48,17 @@ def observations(spec: TaskSpec, rows: int, rng: np.random.Generator) -> dict[st
     return made
 
 
+def each(spec: TaskSpec, count: int, seed: int = 0) -> list[dict[str, Array]]:
+    """Random observations of a task, one by one."""
+    several = observations(spec, count, np.random.default_rng(seed))
+    return [{key: value[i] for key, value in several.items()} for i in range(count)]
+
+
+def one_of(spec: TaskSpec, seed: int = 0) -> dict[str, Array]:
+    """A random observation of a task."""
+    return each(spec, 1, seed)[0]
+
+
 def batch(spec: TaskSpec, rows: int, seed: int = 0) -> Batch:
     """Random rows; half of them demonstrations, some terminal."""
     rng = np.random.default_rng(seed)
@@ -74,3 +87,26 @@ def statistics(spec: TaskSpec) -> dict[str, tuple[Array, Array]]:
 def learner(family: Any, config: Any, spec: TaskSpec, seed: int = 0) -> Any:
     """A learner of a family module."""
     return family.build_learner(config, spec, seed=seed, device="cpu", statistics=statistics(spec))
+
+
+def same(one: Mapping[str, Array], other: Mapping[str, Array]) -> bool:
+    """Whether weights or states are the same, to the bit."""
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def assert_resumes(one: Any, other: Any, rows: Callable[[int], Any]) -> None:
+    """A learner that takes the state of another goes on as that one does, to the bit.
+
+    ``rows`` makes what an update learns from, of a seed, and is asked for three of them.
+    """
+    assert not same(one.state(), other.state())
+    one.update(rows(1))
+    other.restore(load(save(dict(one.state()))))
+    for seed in (2, 3):
+        data = rows(seed)
+        assert one.update(data) == other.update(data)
+    mine, theirs = one.state(), other.state()
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert same(one.snapshot(), other.snapshot())

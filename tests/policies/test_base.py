@@ -15,7 +15,7 @@ from robolearn.policies import bc
 from robolearn.policies.parts.base import candidates, load_base
 from robolearn.policies.parts.stored import with_actions, without
 
-from .helpers import learner, observations, state_spec
+from .helpers import learner, one_of, state_spec
 
 SPEC = state_spec()
 CONFIG = bc.Config(hidden=16)
@@ -29,7 +29,7 @@ def test_a_base_acts_as_it_did() -> None:
     made = load_base(base(), SPEC, seed=0)
     policy = bc.build_policy(CONFIG, SPEC, seed=1)
     policy.load(base().weights)
-    observation = {key: value[0] for key, value in observations(SPEC, 1, np.random.default_rng(0)).items()}
+    observation = one_of(SPEC)
     action = made.act(observation, explore=False)
     np.testing.assert_array_equal(action, policy.act(observation, explore=False))
     assert np.abs(action).max() > 0.0

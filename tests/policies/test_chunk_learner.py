@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load, save
 
 from robolearn.core.errors import ConfigError, ResumeError, SpecError
 from robolearn.core.protocols import Learner, Policy
@@ -20,7 +19,7 @@ from robolearn.policies.parts.chunking import Execution
 from robolearn.policies.parts.realtime import Guide
 
 from .chunks import CHUNK, SMALL, chunk_batch
-from .helpers import ACTION, learner, observations, pixel_spec, state_spec, statistics
+from .helpers import ACTION, assert_resumes, learner, observations, pixel_spec, same, state_spec, statistics
 
 CASES = {
     "flow mlp": (flow, {"net": "mlp"}, state_spec()),
@@ -39,10 +38,6 @@ def config_of(family: ModuleType, **values: Any) -> Any:
 
 def frames(spec: TaskSpec, count: int = 2) -> dict[str, np.ndarray]:
     return observations(spec, count, np.random.default_rng(5))
-
-
-def same(a: Any, b: Any) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 @cases
@@ -67,14 +62,7 @@ def test_protocols_and_rates(family: ModuleType, values: dict[str, Any], spec: T
 def test_resume_is_bit_exact(family: ModuleType, values: dict[str, Any], spec: TaskSpec) -> None:
     config = config_of(family, **values, observation_noise=0.1)
     made, other = learner(family, config, spec, seed=1), learner(family, config, spec, seed=2)
-    assert not same(made.state(), other.state())
-    made.update(chunk_batch(spec, made.batch_rows, seed=1))
-    other.restore(load(save(dict(made.state()))))
-    for seed in (2, 3):
-        rows = chunk_batch(spec, made.batch_rows, seed)
-        assert made.update(rows) == other.update(rows)
-    assert same(made.state(), other.state())
-    assert same(made.snapshot(), other.snapshot())
+    assert_resumes(made, other, lambda seed: chunk_batch(spec, made.batch_rows, seed))
 
 
 @cases

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load, save
 
 from robolearn.core.errors import ConfigError, ResumeError
 from robolearn.core.protocols import Annotator, Learner, Policy
 from robolearn.core.spec import Array, Observation
 from robolearn.core.symmetry import SignedPermutation, Symmetry
-from robolearn.core.types import Base, Batch, TaskSpec
-from robolearn.policies import bc, expo
-from robolearn.policies.expo import CANDIDATES, EditReach, ExpoLearner, ExpoPolicy, stored
+from robolearn.core.types import Batch, TaskSpec
+from robolearn.policies import expo
+from robolearn.policies.expo import CANDIDATES, ExpoLearner, ExpoPolicy, stored
 from robolearn.policies.parts import mlp, tanh_normal
 from robolearn.policies.parts.observation import ObservationLayout
 from robolearn.policies.parts.reach import scattered
 
-from .based_toy import ENV, biased_base, learn, success
-from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
+from .based_toy import ENV, NORMAL, biased_base, learn, success
+from .helpers import ACTION, assert_resumes, learner, one_of, pixel_spec, state_spec
+from .over_base import assert_its_base_is_known_and_ends_with_it, rows_over_base, some_base
 
 COUNT = 3
 CONFIG = expo.Config(
@@ -69,11 +69,7 @@ def made(config: expo.Config, spec: TaskSpec, seed: int = 0) -> ExpoLearner:
 
 
 def rows_of(config: expo.Config, spec: TaskSpec, rows: int, seed: int = 0) -> Batch:
-    data = batch(stored(config, spec), rows, seed)
-    before, after = (
-        {**o, CANDIDATES: np.tanh(o[CANDIDATES]).astype(np.float32)} for o in (data.observation, data.next_observation)
-    )
-    return Batch(before, data.action, data.reward, data.discount, after, data.demo)
+    return rows_over_base(stored(config, spec), CANDIDATES, rows, seed)
 
 
 def trained(config: expo.Config, spec: TaskSpec) -> ExpoLearner:
@@ -81,10 +77,6 @@ def trained(config: expo.Config, spec: TaskSpec) -> ExpoLearner:
     for seed in range(6):
         one.update(rows_of(config, spec, one.batch_rows, seed))
     return one
-
-
-def one_of(spec: TaskSpec, seed: int) -> dict[str, Array]:
-    return {key: value[0] for key, value in observations(spec, 1, np.random.default_rng(seed)).items()}
 
 
 def features(weights: Mapping[str, Array], observation: Mapping[str, Array]) -> Array:
@@ -282,28 +274,13 @@ def test_views_turn_the_offers_with_the_action() -> None:
 def test_resume_is_bit_exact(spec: TaskSpec) -> None:
     one, other = made(CONFIG, spec, seed=1), made(CONFIG, spec, seed=2)
     assert isinstance(one, Learner)
-    one.update(rows_of(CONFIG, spec, one.batch_rows, 1))
-    other.restore(load(save(dict(one.state()))))
-    for seed in (2, 3):
-        data = rows_of(CONFIG, spec, one.batch_rows, seed)
-        assert one.update(data) == other.update(data)
-    theirs = other.state()
-    for name, value in one.state().items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert_resumes(one, other, lambda seed: rows_of(CONFIG, spec, one.batch_rows, seed))
 
 
 def test_weights_of_another_network_are_refused() -> None:
     policy = ExpoPolicy(CONFIG, SPEC, Many(), seed=0, device="cpu")
     with pytest.raises(ResumeError, match=r"target\.w1 expected \(4, 16, 16\), got \(4, 12, 12\)"):
         policy.load(made(replace(CONFIG, hidden=12), SPEC).snapshot())
-
-
-def test_edits_reach_back() -> None:
-    reach = EditReach(0.5, -1.0)
-    offers = torch.tensor([[0.2, -0.9, 0.0]])
-    output = torch.tensor([[0.5, -0.1, 0.9]])
-    torch.testing.assert_close(reach.output(reach.action(output, offers), offers), output)
-    assert EditReach(0.0, -1.0).output(output, offers).abs().max() == 0.0
 
 
 @pytest.mark.parametrize("change", [{"candidates": 0}, {"beta": -0.1}, {"edit_offers": 2.0}, {"backup_entropy": True}])
@@ -326,9 +303,8 @@ def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
         bc_weight=0.3,
         init_log_std=-1.5,
     )
-    normal = {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
     untrained = expo.build_policy(config, ENV.spec, seed=0, base=biased_base())
-    fresh = expo.build_learner(config, stored(config, ENV.spec), seed=0, statistics=normal)
+    fresh = expo.build_learner(config, stored(config, ENV.spec), seed=0, statistics=NORMAL)
     untrained.load(fresh.snapshot())
     for explore in (False, True):
         assert success(untrained, 99, 60, explore=explore) < 0.3
@@ -339,26 +315,9 @@ def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
 def test_a_base_is_needed() -> None:
     with pytest.raises(ConfigError, match="expo starts from another policy"):
         expo.build_policy(CONFIG, SPEC, seed=0)
-    weights = learner(bc, bc.Config(hidden=16), SPEC).snapshot()
-    policy = expo.build_policy(CONFIG, stored(CONFIG, SPEC), seed=0, base=Base("bc", bc.Config(hidden=16), weights))
+    policy = expo.build_policy(CONFIG, stored(CONFIG, SPEC), seed=0, base=some_base(SPEC))
     assert policy.annotate(one_of(SPEC, 0))[CANDIDATES].shape == (COUNT * ACTION,)
 
 
 def test_how_its_base_plans_can_be_known_and_ends_with_it() -> None:
-    class Planning(Many):
-        closed = False
-
-        def timing(self) -> dict[str, float]:
-            return {"plan_p50_ms": 3.0}
-
-        def close(self) -> None:
-            self.closed = True
-
-    base = Planning()
-    policy = expo.ExpoPolicy(expo.Config(), SPEC, base, seed=0, device="cpu")
-    assert policy.timing() == {"plan_p50_ms": 3.0}
-    policy.close()
-    assert base.closed
-    plain = expo.ExpoPolicy(expo.Config(), SPEC, Many(), seed=0, device="cpu")
-    assert plain.timing() == {}
-    plain.close()
+    assert_its_base_is_known_and_ends_with_it(lambda base: ExpoPolicy(CONFIG, SPEC, base, seed=0, device="cpu"))

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load, save
 
 from robolearn.core.errors import ConfigError, ResumeError, SpecError
 from robolearn.core.protocols import Learner, Policy
 from robolearn.core.types import Batch, TaskSpec
 from robolearn.policies import bc, rlpd
 
-from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
+from .helpers import ACTION, assert_resumes, batch, learner, one_of, pixel_spec, state_spec
 
 RLPD = rlpd.Config(critics=3, hidden=16, batch=8, utd=3, dropout=0.1, image_channels=(4, 4), image_width=6, shift_pad=1)
 BC = bc.Config(hidden=16, batch=8, updates_per_call=3, image_channels=(4, 4), image_width=6, shift_pad=1)
@@ -27,10 +26,6 @@ CASES = {
     "bc pixels": (bc, BC, pixel_spec()),
 }
 families = pytest.mark.parametrize(("family", "config", "spec"), CASES.values(), ids=CASES.keys())
-
-
-def one(spec: TaskSpec, seed: int = 0) -> dict[str, np.ndarray]:
-    return {key: value[0] for key, value in observations(spec, 1, np.random.default_rng(seed)).items()}
 
 
 @families
@@ -47,7 +42,7 @@ def test_actions_stay_in_bounds_and_greedy_ones_repeat(family: ModuleType, confi
     made, policy = learner(family, config, spec), family.build_policy(config, spec, seed=0)
     weights = {name: value * 20.0 if name.startswith("actor") else value for name, value in made.snapshot().items()}
     policy.load(weights)
-    observation = one(spec)
+    observation = one_of(spec)
     for explore in (True, False):
         action = policy.act(observation, explore=explore)
         assert action.shape == (ACTION,)
@@ -59,10 +54,10 @@ def test_actions_stay_in_bounds_and_greedy_ones_repeat(family: ModuleType, confi
 def test_exploration_follows_its_seed() -> None:
     spec = state_spec()
     a, b, c = (rlpd.build_policy(RLPD, spec, seed=seed) for seed in (1, 1, 2))
-    first = [policy.act(one(spec), explore=True) for policy in (a, b, c)]
+    first = [policy.act(one_of(spec), explore=True) for policy in (a, b, c)]
     np.testing.assert_array_equal(first[0], first[1])
     assert np.abs(first[0] - first[2]).max() > 1e-3
-    assert np.abs(first[0] - a.act(one(spec), explore=True)).max() > 1e-3
+    assert np.abs(first[0] - a.act(one_of(spec), explore=True)).max() > 1e-3
 
 
 @families
@@ -72,7 +67,7 @@ def test_policy_acts_as_the_learner_thinks(family: ModuleType, config: Any, spec
     made.update(batch(spec, made.batch_rows))
     weights = made.snapshot()
     policy.load(weights)
-    observation = one(spec)
+    observation = one_of(spec)
     keys = sorted(key for key in observation if observation[key].dtype != np.uint8)
     vector = np.concatenate([observation[key] for key in keys])
     x = np.clip((vector - weights["normaliser.mean"]) / weights["normaliser.std"], -10.0, 10.0)
@@ -93,9 +88,9 @@ def test_normaliser_is_floored_and_travels_with_the_weights(family: ModuleType, 
     assert weights["normaliser.std"].min() == np.float32(0.25)
     policy = family.build_policy(config, spec, seed=0)
     policy.load(weights)
-    before = policy.act(one(spec), explore=False)
+    before = policy.act(one_of(spec), explore=False)
     policy.load({**weights, "normaliser.mean": weights["normaliser.mean"] + 1.0})
-    assert np.abs(before - policy.act(one(spec), explore=False)).max() > 1e-4
+    assert np.abs(before - policy.act(one_of(spec), explore=False)).max() > 1e-4
 
 
 @families
@@ -104,29 +99,21 @@ def test_snapshot_is_a_copy(family: ModuleType, config: Any, spec: TaskSpec) -> 
     policy = family.build_policy(config, spec, seed=0)
     weights = made.snapshot()
     policy.load(weights)
-    kept, action = {name: value.copy() for name, value in weights.items()}, policy.act(one(spec), explore=False)
+    kept, action = {name: value.copy() for name, value in weights.items()}, policy.act(one_of(spec), explore=False)
     made.update(batch(spec, made.batch_rows))
     for name, value in weights.items():
         np.testing.assert_array_equal(value, kept[name])
     for value in weights.values():
         value += 1.0
-    np.testing.assert_array_equal(policy.act(one(spec), explore=False), action)
+    np.testing.assert_array_equal(policy.act(one_of(spec), explore=False), action)
     moved = made.snapshot()
     assert any(np.abs(moved[name] - kept[name]).max() > 0.0 for name in kept if name.startswith("actor"))
 
 
 @families
 def test_resume_is_bit_exact(family: ModuleType, config: Any, spec: TaskSpec) -> None:
-    made = learner(family, config, spec, seed=1)
-    made.update(batch(spec, made.batch_rows, seed=1))
-    state = load(save(dict(made.state())))
-    other = learner(family, config, spec, seed=2)
-    other.restore(state)
-    for seed in (2, 3):
-        assert made.update(batch(spec, made.batch_rows, seed)) == other.update(batch(spec, made.batch_rows, seed))
-    theirs = other.state()
-    for name, value in made.state().items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    made, other = learner(family, config, spec, seed=1), learner(family, config, spec, seed=2)
+    assert_resumes(made, other, lambda seed: batch(spec, made.batch_rows, seed))
 
 
 @families
@@ -148,10 +135,10 @@ def test_restore_names_every_difference(family: ModuleType, config: Any, spec: T
 def test_policy_refuses_other_weights_and_keeps_its_own(family: ModuleType, config: Any, spec: TaskSpec) -> None:
     policy = family.build_policy(config, spec, seed=0)
     policy.load(learner(family, config, spec).snapshot())
-    action = policy.act(one(spec), explore=False)
+    action = policy.act(one_of(spec), explore=False)
     with pytest.raises(ResumeError, match=r"actor\.w1"):
         policy.load(learner(family, replace(config, hidden=12), spec).snapshot())
-    np.testing.assert_array_equal(policy.act(one(spec), explore=False), action)
+    np.testing.assert_array_equal(policy.act(one_of(spec), explore=False), action)
 
 
 @families

@@ -13,21 +13,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from safetensors.numpy import load, save
 
 from robolearn.buffer.replay import Replay
 from robolearn.buffer.schema import Schema
 from robolearn.buffer.writer import Writer
 from robolearn.core import config as typed
 from robolearn.core.errors import ConfigError
-from robolearn.core.protocols import Learner, Policy, Weights
+from robolearn.core.protocols import Learner, Policy
 from robolearn.core.spec import Array
 from robolearn.core.types import Base, ChunkBatch, Kind, Source, TaskSpec, Transition
 from robolearn.policies import bc, flow, hg_dagger, hil_rlpd, rlif
 from robolearn.policies.parts.chunking import Execution
 from robolearn.teleop import scripted
 
-from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec, statistics
+from .helpers import (
+    ACTION,
+    assert_resumes,
+    batch,
+    learner,
+    observations,
+    one_of,
+    pixel_spec,
+    same,
+    state_spec,
+    statistics,
+)
 
 BC = bc.Config(hidden=16, batch=8, updates_per_call=3)
 FLOW = flow.Config(mlp_width=16, mlp_blocks=1, batch=8, updates_per_call=2, chunk=4, execution=Execution(execute=2))
@@ -59,12 +69,12 @@ def chunks(spec: TaskSpec, made: Learner, seed: int = 0, action_demo: Array | No
     )
 
 
+def rows_of(made: Learner, spec: TaskSpec, seed: int) -> Any:
+    return chunks(spec, made, seed) if made.chunk else batch(spec, made.batch_rows, seed)
+
+
 def feed(made: Learner, spec: TaskSpec, seed: int) -> dict[str, float]:
-    return made.update(chunks(spec, made, seed) if made.chunk else batch(spec, made.batch_rows, seed))
-
-
-def same(one: Weights, other: Weights) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+    return made.update(rows_of(made, spec, seed))
 
 
 # -------------------------------------------------------------------------------- a buffer with every kind of step
@@ -223,7 +233,7 @@ def test_the_policy_takes_what_the_learner_gives(family: ModuleType, config: Any
     policy = family.build_policy(config, SPEC, seed=0)
     policy.load(made.snapshot())
     policy.reset()
-    seen = {key: value[0] for key, value in observations(SPEC, 1, np.random.default_rng(0)).items()}
+    seen = one_of(SPEC)
     action = policy.act(seen, explore=False)
     assert action.shape == (ACTION,)
     assert 0.0 < np.abs(action).max() <= 1.0
@@ -232,11 +242,7 @@ def test_the_policy_takes_what_the_learner_gives(family: ModuleType, config: Any
 @families
 def test_resume_is_bit_exact(family: ModuleType, config: Any) -> None:
     made, other = learner(family, config, SPEC, seed=1), learner(family, config, SPEC, seed=2)
-    feed(made, SPEC, 1)
-    other.restore(load(save(dict(made.state()))))
-    for seed in (2, 3):
-        assert feed(made, SPEC, seed) == feed(other, SPEC, seed)
-    assert same(made.state(), other.state())
+    assert_resumes(made, other, lambda seed: rows_of(made, SPEC, seed))
 
 
 def test_cloning_goes_on_at_its_learning_rate() -> None:
@@ -262,7 +268,7 @@ def test_starts_as_its_base_and_moves_on(algo: str) -> None:
     policy = hg_dagger.build_policy(asked, SPEC, seed=3, base=base)
     theirs = module.build_policy(config, SPEC, seed=3)
     theirs.load(base.weights)
-    seen = {key: value[0] for key, value in observations(SPEC, 1, np.random.default_rng(0)).items()}
+    seen = one_of(SPEC)
     np.testing.assert_array_equal(policy.act(seen, explore=False), theirs.act(seen, explore=False))
     feed(made, SPEC, 1)
     assert not same(made.snapshot(), base.weights)

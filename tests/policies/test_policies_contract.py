@@ -24,7 +24,7 @@ from robolearn.policies import bc
 from robolearn.run.config import TrainConfig
 from robolearn.run.limiter import limiter_of
 
-from .helpers import batch, observations, state_spec, statistics
+from .helpers import batch, observations, one_of, state_spec, statistics
 
 NAMES = plugins.names("policy")
 families = pytest.mark.parametrize("name", NAMES)
@@ -158,7 +158,7 @@ def test_actions_are_normalised_and_the_same_for_the_same_seed(name: str) -> Non
 def test_a_policy_says_no_more_and_no_less_than_is_stored(name: str) -> None:
     family = Family(name)
     policy = family.policy()
-    observation = {key: value[0] for key, value in observations(SPEC, 1, np.random.default_rng(0)).items()}
+    observation = one_of(SPEC)
     added = policy.annotate(observation) if isinstance(policy, Annotator) else {}
     validate_all(family.stored.observation, {**observation, **added})
 

@@ -1,10 +1,12 @@
-"""Noise on what a base proposes, for actors that learn to leave it."""
+"""What corrects a base's action, and noise on that, for actors that learn to leave it."""
 
 from __future__ import annotations
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from robolearn.policies.parts.reach import scattered
+from robolearn.policies.parts.reach import Correction, scattered
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 
@@ -29,3 +31,33 @@ def test_no_spread_or_no_proposals_draw_nothing() -> None:
     assert scattered(proposals, 0.0, rng) is proposals
     assert scattered(none, 1.0, rng) is none
     assert torch.equal(rng.get_state(), before)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.1, 0.5, 1.0, 2.0]))
+def test_outputs_lead_to_actions_and_back(seed: int, scale: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    reach = Correction("base", scale, -1.0)
+    output = (torch.rand(5, 3, generator=rng) * 2.0 - 1.0) * 0.999
+    start = torch.rand(5, 3, generator=rng) * 2.0 - 1.0
+    action = reach.action(output, start)
+    assert action.abs().max() < 1.0
+    back = reach.output(action, start)
+    inside = (start + scale * output).abs() < 1.0 - 1e-5
+    torch.testing.assert_close(back[inside], output[inside], rtol=0.0, atol=1e-4)
+    torch.testing.assert_close(reach.action(back, start), action, rtol=0.0, atol=1e-4)
+
+
+def test_gradient_is_autograds() -> None:
+    reach, rng = Correction("base", 0.7, -1.0), torch.Generator().manual_seed(0)
+    output = (torch.rand(50, 3, generator=rng) * 2.0 - 1.0).requires_grad_()
+    start, d_action = torch.rand(50, 3, generator=rng) * 2.0 - 1.0, torch.randn(50, 3, generator=rng)
+    reach.action(output, start).backward(d_action)
+    found = reach.gradient(d_action, output.detach(), start)
+    torch.testing.assert_close(found, output.grad)
+    assert 0 < int((found == 0.0).sum()) < found.numel()
+
+
+def test_without_scale_nothing_is_corrected() -> None:
+    reach, start, output = Correction("base", 0.0, -1.0), torch.tensor([[0.2, -0.9, 0.0]]), torch.ones(1, 3)
+    assert reach.output(output, start).abs().max() == 0.0
+    torch.testing.assert_close(reach.action(output, start), start)

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Annotator, Learner, Policy
 from robolearn.core.spec import Array, Observation
 from robolearn.core.symmetry import SignedPermutation, Symmetry
-from robolearn.core.types import Base, Batch, TaskSpec
+from robolearn.core.types import Batch, TaskSpec
 from robolearn.policies import bc, residual, rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
-from robolearn.policies.residual import PROPOSAL, ResidualPolicy, ScaledReach, stored
+from robolearn.policies.residual import PROPOSAL, ResidualPolicy, stored
 
-from .based_toy import ENV, biased_base, learn, success
-from .helpers import ACTION, batch, learner, observations, pixel_spec, state_spec
+from .based_toy import ENV, NORMAL, biased_base, learn, success
+from .helpers import ACTION, assert_resumes, each, learner, pixel_spec, state_spec
+from .over_base import CLONE, assert_its_base_is_known_and_ends_with_it, rows_over_base, some_base
 
 CONFIG = residual.Config(
     actor_after=0,
@@ -34,40 +33,23 @@ CONFIG = residual.Config(
     image_width=6,
     shift_pad=1,
 )
-CLONE = bc.Config(hidden=16, image_channels=(4, 4), image_width=6)
 SPECS = {"state": state_spec(), "pixels": pixel_spec()}
 both = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 
 
-def base_of(spec: TaskSpec) -> Base:
-    """Some policy, far from zero."""
-    weights = learner(bc, CLONE, spec).snapshot()
-    return Base("bc", CLONE, {k: v * 3.0 if k.startswith("actor.w") else v for k, v in weights.items()})
-
-
 def rows_of(config: residual.Config, spec: TaskSpec, rows: int, seed: int = 0) -> Batch:
-    """A batch of the stored task with proposals within the limits."""
-    data = batch(stored(config, spec), rows, seed)
-    before, after = (
-        {**o, PROPOSAL: np.tanh(o[PROPOSAL]).astype(np.float32)} for o in (data.observation, data.next_observation)
-    )
-    return Batch(before, data.action, data.reward, data.discount, after, data.demo)
+    return rows_over_base(stored(config, spec), PROPOSAL, rows, seed)
 
 
 def policy_and_base(config: residual.Config, spec: TaskSpec) -> tuple[ResidualPolicy, Policy]:
-    policy = residual.build_policy(config, spec, seed=0, base=base_of(spec))
+    policy = residual.build_policy(config, spec, seed=0, base=some_base(spec))
     alone = bc.build_policy(CLONE, spec, seed=0)
-    alone.load(base_of(spec).weights)
+    alone.load(some_base(spec).weights)
     return policy, alone
 
 
 def made(config: residual.Config, spec: TaskSpec, seed: int = 0) -> rlpd.RlpdLearner:
     return learner(residual, config, stored(config, spec), seed)
-
-
-def each(spec: TaskSpec, count: int, seed: int = 0) -> list[dict[str, Array]]:
-    several = observations(spec, count, np.random.default_rng(seed))
-    return [{key: value[i] for key, value in several.items()} for i in range(count)]
 
 
 @both
@@ -151,30 +133,6 @@ def test_views_turn_the_proposal_with_the_action() -> None:
     assert 0 < seen.sum() < len(seen)
 
 
-@given(st.integers(0, 2**31), st.sampled_from([0.1, 0.5, 1.0, 2.0]))
-def test_outputs_lead_to_actions_and_back(seed: int, scale: float) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    reach = ScaledReach(scale, -1.0)
-    output = (torch.rand(5, 3, generator=rng) * 2.0 - 1.0) * 0.999
-    proposals = torch.rand(5, 1, 3, generator=rng) * 2.0 - 1.0
-    action = reach.action(output, proposals)
-    assert action.abs().max() < 1.0
-    back = reach.output(action, proposals)
-    inside = (proposals[:, 0] + scale * output).abs() < 1.0 - 1e-5
-    torch.testing.assert_close(back[inside], output[inside], rtol=0.0, atol=1e-4)
-    torch.testing.assert_close(reach.action(back, proposals), action, rtol=0.0, atol=1e-4)
-
-
-def test_gradient_is_autograds() -> None:
-    reach, rng = ScaledReach(0.7, -1.0), torch.Generator().manual_seed(0)
-    output = (torch.rand(50, 3, generator=rng) * 2.0 - 1.0).requires_grad_()
-    proposals, d_action = torch.rand(50, 1, 3, generator=rng) * 2.0 - 1.0, torch.randn(50, 3, generator=rng)
-    reach.action(output, proposals).backward(d_action)
-    found = reach.gradient(d_action, output.detach(), proposals)
-    torch.testing.assert_close(found, output.grad)
-    assert 0 < int((found == 0.0).sum()) < found.numel()
-
-
 def test_a_residual_of_nothing_that_reaches_everywhere_is_rlpd() -> None:
     """With a base that proposes 0 and scale 1, an update is RLPD's but for the actor's inputs that are 0."""
     spec = state_spec()
@@ -216,14 +174,7 @@ def test_targets_use_the_proposal_of_the_next_row() -> None:
 def test_resume_is_bit_exact(spec: TaskSpec) -> None:
     one, other = made(CONFIG, spec, seed=1), made(CONFIG, spec, seed=2)
     assert isinstance(one, Learner)
-    one.update(rows_of(CONFIG, spec, one.batch_rows, 1))
-    other.restore(load(save(dict(one.state()))))
-    for seed in (2, 3):
-        data = rows_of(CONFIG, spec, one.batch_rows, seed)
-        assert one.update(data) == other.update(data)
-    theirs = other.state()
-    for name, value in one.state().items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+    assert_resumes(one, other, lambda seed: rows_of(CONFIG, spec, one.batch_rows, seed))
 
 
 def test_the_actor_may_wait_for_the_critics() -> None:
@@ -264,7 +215,7 @@ def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
     alone = bc.build_policy(biased_base().config, ENV.spec, seed=0)
     alone.load(biased_base().weights)
     untrained = residual.build_policy(config, ENV.spec, seed=0, base=biased_base())
-    fresh = residual.build_learner(config, stored(config, ENV.spec), seed=0, statistics=_normal())
+    fresh = residual.build_learner(config, stored(config, ENV.spec), seed=0, statistics=NORMAL)
     untrained.load(fresh.snapshot())
     start = success(alone, 99, 60)
     assert success(untrained, 99, 60) == start < 0.3
@@ -273,27 +224,9 @@ def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
     assert success(policy, 99, 60) > 0.6
 
 
-def _normal() -> dict[str, tuple[Array, Array]]:
-    return {key: (np.zeros(2, np.float32), np.full(2, 0.5, np.float32)) for key in ENV.spec.observation}
-
-
 def test_how_its_base_plans_can_be_known_and_ends_with_it() -> None:
-    class Planning:
-        closed = False
-
-        def timing(self) -> dict[str, float]:
-            return {"plan_p50_ms": 3.0}
-
-        def close(self) -> None:
-            self.closed = True
-
-    base, (alone, _) = Planning(), policy_and_base(CONFIG, state_spec())
-    policy = ResidualPolicy(CONFIG, base, alone._network)  # type: ignore[arg-type]
-    assert policy.timing() == {"plan_p50_ms": 3.0}
-    policy.close()
-    assert base.closed
-    assert alone.timing() == {}  # a base that plans nothing
-    alone.close()
+    network = policy_and_base(CONFIG, state_spec())[0]._network
+    assert_its_base_is_known_and_ends_with_it(lambda base: ResidualPolicy(CONFIG, base, network))
 
 
 @both
@@ -309,7 +242,7 @@ def test_the_actor_sees_what_the_base_proposes_and_critics_do_not(spec: TaskSpec
     assert not np.allclose(difference, 0.4, atol=1e-5)  # not the same correction of both
     data = rows_of(CONFIG, spec, trained.batch_rows)
     rows = trained._read(data)
-    seen = trained._seen(rows.vector, rows.proposals)
+    seen = trained._seen(rows.vector, trained._start(rows.proposals))
     np.testing.assert_array_equal(seen[:, -ACTION:], rows.proposals[:, 0])
     critics = trained.state()["critic.w0"].shape[1]
     assert critics == trained.state()["actor.w0"].shape[0]  # features and A: the action here, the proposal there

@@ -7,28 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load, save
 
 from robolearn.core.errors import ConfigError, SpecError
 from robolearn.core.protocols import Annotator, Learner, Policy
 from robolearn.core.spec import Array
-from robolearn.core.types import Base, Rollouts
+from robolearn.core.types import Rollouts
 from robolearn.policies import bc, resip
 from robolearn.policies.parts import ppo
 from robolearn.policies.resip import NOISE, PROPOSAL, ResipLearner, ResipPolicy, stored
 
-from .based_toy import ENV, Row, biased_base, play, success
-from .helpers import learner, observations, pixel_spec, state_spec
+from .based_toy import ENV, NORMAL, Row, biased_base, play, success
+from .helpers import assert_resumes, each, learner, pixel_spec, state_spec
+from .over_base import CLONE, some_base
 
 CONFIG = resip.Config(hidden=16, on_policy=64, epochs=3, minibatches=2)
 SPEC = state_spec()
-
-
-def base_of() -> Base:
-    """Some policy, far from zero."""
-    clone = bc.Config(hidden=16)
-    weights = learner(bc, clone, SPEC).snapshot()
-    return Base("bc", clone, {k: v * 3.0 if k.startswith("actor.w") else v for k, v in weights.items()})
 
 
 def made(config: resip.Config = CONFIG, seed: int = 0) -> ResipLearner:
@@ -39,9 +32,7 @@ def made(config: resip.Config = CONFIG, seed: int = 0) -> ResipLearner:
 def rollouts(policy: ResipPolicy, steps: int, seed: int = 0) -> Rollouts:
     """Random observations, what the policy does with them, and random rewards."""
     rng = np.random.default_rng(seed)
-    seen = observations(SPEC, steps + 1, rng)
-    noted = [{key: value[t] for key, value in seen.items()} for t in range(steps + 1)]
-    noted = [{**observation, **policy.annotate(observation)} for observation in noted]
+    noted = [{**observation, **policy.annotate(observation)} for observation in each(SPEC, steps + 1, seed)]
     columns = {key: np.array([observation[key] for observation in noted]) for key in noted[0]}
     last = rng.random(steps) < 0.1
     last[-1] = True
@@ -58,15 +49,15 @@ def rollouts(policy: ResipPolicy, steps: int, seed: int = 0) -> Rollouts:
 def test_the_first_greedy_action_is_the_bases_exactly_and_with_scale_zero_every_one() -> None:
     for scale in (0.1, 0.0):
         config = replace(CONFIG, scale=scale)
-        policy = resip.build_policy(config, SPEC, seed=0, base=base_of())
+        policy = resip.build_policy(config, SPEC, seed=0, base=some_base(SPEC))
         assert isinstance(policy, Policy)
         assert isinstance(policy, Annotator)
-        alone = bc.build_policy(bc.Config(hidden=16), SPEC, seed=0)
-        alone.load(base_of().weights)
+        alone = bc.build_policy(CLONE, SPEC, seed=0)
+        alone.load(some_base(SPEC).weights)
         one = made(config)
         for step in range(2):
             policy.load(one.snapshot())
-            for observation in observation_list(5):
+            for observation in each(SPEC, 5):
                 noted = {**observation, **policy.annotate(observation)}
                 expected = alone.act(observation, explore=False)
                 same = [np.array_equal(policy.act(noted, explore=e), expected) for e in (False, True)]
@@ -74,13 +65,8 @@ def test_the_first_greedy_action_is_the_bases_exactly_and_with_scale_zero_every_
             one.update(rollouts(policy, 64))
 
 
-def observation_list(count: int) -> list[dict[str, Array]]:
-    several = observations(SPEC, count, np.random.default_rng(0))
-    return [{key: value[i] for key, value in several.items()} for i in range(count)]
-
-
 def test_the_learner_knows_what_the_actor_drew_and_how_likely_it_was() -> None:
-    one, policy = made(replace(CONFIG, actor_lr=0.01)), resip.build_policy(CONFIG, SPEC, seed=3, base=base_of())
+    one, policy = made(replace(CONFIG, actor_lr=0.01)), resip.build_policy(CONFIG, SPEC, seed=3, base=some_base(SPEC))
     for _ in range(3):  # the first update begins at mean 0
         policy.load(one.snapshot())
         batch = rollouts(policy, 64)
@@ -103,7 +89,7 @@ def test_the_learner_knows_what_the_actor_drew_and_how_likely_it_was() -> None:
 
 
 def test_an_update_ends_when_the_policy_has_moved_too_far() -> None:
-    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=base_of())
+    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=some_base(SPEC))
     free, held = (made(replace(CONFIG, epochs=20, actor_lr=1e-3, target_kl=kl)) for kl in (1e9, 0.01))
     batch = rollouts(policy, 64)
     far, near = free.update(batch), held.update(batch)
@@ -114,7 +100,7 @@ def test_an_update_ends_when_the_policy_has_moved_too_far() -> None:
 
 def test_likely_becomes_what_was_better_than_expected() -> None:
     config = replace(CONFIG, epochs=10, on_policy=512, gamma=0.0)
-    one, policy = made(config), resip.build_policy(config, SPEC, seed=0, base=base_of())
+    one, policy = made(config), resip.build_policy(config, SPEC, seed=0, base=some_base(SPEC))
     batch = rollouts(policy, 512)
     better = replace(batch, reward=np.array(batch.observation[NOISE][:, 0] > 0.0, np.float32))
     one.update(better)
@@ -126,16 +112,13 @@ def test_likely_becomes_what_was_better_than_expected() -> None:
 def test_resume_is_bit_exact() -> None:
     one, other = made(seed=1), made(seed=2)
     assert isinstance(one, Learner)
-    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=base_of())
-    one.update(rollouts(policy, 64))
-    other.restore(load(save(dict(one.state()))))
-    for seed in (1, 2):
+    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=some_base(SPEC))
+
+    def rows(seed: int) -> Rollouts:
         policy.load(one.snapshot())
-        batch = rollouts(policy, 60 + seed, seed)
-        assert one.update(batch) == other.update(batch)
-    theirs = other.state()
-    for name, value in one.state().items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+        return rollouts(policy, 60 + seed, seed)
+
+    assert_resumes(one, other, rows)
 
 
 def test_what_is_stored_is_the_task_and_two_keys_once() -> None:
@@ -154,7 +137,7 @@ def test_bad_settings_are_named() -> None:
         resip.build_policy(CONFIG, SPEC, seed=0)
     with pytest.raises(ConfigError, match=r"vectors alone.*side, wrist"):
         learner(resip, CONFIG, stored(CONFIG, pixel_spec()))
-    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=base_of())
+    policy = resip.build_policy(CONFIG, SPEC, seed=0, base=some_base(SPEC))
     with pytest.raises(SpecError, match="expected 4 steps or more to learn from, got 3"):
         made().update(rollouts(policy, 3))
 
@@ -179,9 +162,9 @@ def collected(policy: Policy, rng: np.random.Generator, least: int) -> Rollouts:
 def test_it_learns_what_neither_its_base_nor_noise_can() -> None:
     torch.set_num_threads(1)
     config = resip.Config(scale=1.2, hidden=32, on_policy=512, gamma=0.95, actor_lr=1e-3, target_kl=0.05)
-    rng, normal = np.random.default_rng(0), {k: (np.zeros(2), np.full(2, 0.5)) for k in ENV.spec.observation}
+    rng = np.random.default_rng(0)
     policy = resip.build_policy(config, ENV.spec, seed=0, base=biased_base())
-    one = resip.build_learner(config, stored(config, ENV.spec), seed=0, statistics=normal)
+    one = resip.build_learner(config, stored(config, ENV.spec), seed=0, statistics=NORMAL)
     policy.load(one.snapshot())
     assert success(policy, 99, 60) < 0.3
     assert success(policy, 99, 60, explore=True) < 0.4

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array, Observation
 from robolearn.core.types import TaskSpec
 from robolearn.policies.parts.flat import Flat
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
-from robolearn.policies.parts.pixels import Encoder
-from robolearn.policies.parts.state import check_same, load_arrays
+from robolearn.policies.parts.pixels import Encoder, new_encoder
+from robolearn.policies.parts.state import TakesWeights, below, load_arrays
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 AVERAGE = "average."
@@ -62,20 +61,13 @@ class _Network:
         count = sum(name.startswith(f"{prefix}actor.w") for name in arrays)
         self._layers = [(arrays[f"{prefix}actor.w{i}"], arrays[f"{prefix}actor.b{i}"]) for i in range(count)]
         if self.encoder is not None:
-            start = f"{prefix}encoder."
-            named = {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
-            load_arrays("encoder weights", self.encoder.state_dict(), named)
+            load_arrays("encoder weights", self.encoder.state_dict(), below(f"{prefix}encoder.", arrays))
 
     def __call__(self, vector: Array, observation: Observation, device: str) -> Array:
         """Raw outputs for a standardised vector and the images of an observation."""
         x = vector
         if self.encoder is not None:
-            with torch.no_grad():
-                images = {
-                    key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(device)
-                    for key in self.encoder.keys
-                }
-                x = np.concatenate([self.encoder(images)[0].cpu().numpy(), vector])
+            x = np.concatenate([self.encoder.of_one(observation, device), vector])
         for weight, bias in self._layers[:-1]:
             x = x @ weight
             x += bias
@@ -85,7 +77,7 @@ class _Network:
         return raw
 
 
-class NetworkPolicy:
+class NetworkPolicy(TakesWeights):
     """A ``Policy`` around one ReLU MLP. Its weights carry the normaliser they were trained with.
 
     A network with A outputs acts ``clip(output)``; one with 2A outputs is a tanh-Normal: ``tanh(mean)`` greedily,
@@ -113,11 +105,8 @@ class NetworkPolicy:
         self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
 
     def _new_encoder(self, seed: int) -> Encoder | None:
-        if not self._layout.images:
-            return None
-        unused = torch.Generator().manual_seed(seed)
-        images, shape = self._layout.images, self._shape
-        return Encoder(images, shape.image_channels, shape.image_width, unused).to(self._device)
+        shape, unused = self._shape, torch.Generator().manual_seed(seed)
+        return new_encoder(self._layout.images, shape.image_channels, shape.image_width, unused, self._device)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         encoder = self._newest.encoder
@@ -137,17 +126,7 @@ class NetworkPolicy:
         """Begin an episode: draw how much it explores. There is nothing to forget."""
         self._scale = float(self._rng.uniform(*self._shape.noise_scale))
 
-    def load(self, weights: Weights) -> None:
-        """Take new weights as a whole.
-
-        Raises:
-            ResumeError: they belong to another network or task.
-        """
-        check_same("policy weights", weights, self._expected)
-        self._set(weights)
-
-    def _set(self, weights: Weights) -> None:
-        arrays = {name: np.array(value, dtype=np.float32, order="C") for name, value in weights.items()}
+    def _set(self, arrays: Mapping[str, Array]) -> None:
         self._normaliser = Normaliser(arrays["normaliser.mean"], arrays["normaliser.std"], self._shape.observation_clip)
         self._newest.set("", arrays)
         if self._shape.averaged:

@@ -64,6 +64,14 @@ class OverBase:
     def __init__(self, base: Policy) -> None:
         self._base = base
 
+    def reset(self) -> None:
+        """Forget the previous episode, the base's plan included."""
+        self._base.reset()
+
+    def _proposal(self, observation: Observation) -> Array:
+        """(A,) float32 what the base would do now, within the limits; once per control step."""
+        return np.clip(np.asarray(self._base.act(observation, explore=False), np.float32), -1.0, 1.0)
+
     def abandon(self) -> None:
         """Somebody else moved the robot: what the base had planned is void."""
         getattr(self._base, "abandon", _nothing)()

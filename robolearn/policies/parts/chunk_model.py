@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robolearn.policies.parts.chunk_config import ChunkConfig
 from robolearn.policies.parts.denoiser import Denoiser
 from robolearn.policies.parts.observation import ObservationLayout
-from robolearn.policies.parts.pixels import Encoder, random_shift
+from robolearn.policies.parts.pixels import new_encoder, random_shift
 from robolearn.policies.parts.residual_mlp import ResidualMlp
 from robolearn.policies.parts.transformer import Transformer
 from robolearn.policies.parts.unet import Unet
@@ -35,12 +35,9 @@ class ChunkModel(nn.Module):
         self._pad = config.shift_pad
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder: Encoder | None = None
-            features = layout.size
-            if layout.images:
-                generator = torch.Generator().manual_seed(seed)
-                self.encoder = Encoder(layout.images, config.image_channels, config.image_width, generator)
-                features += self.encoder.size
+            generator = torch.Generator().manual_seed(seed)
+            self.encoder = new_encoder(layout.images, config.image_channels, config.image_width, generator, "cpu")
+            features = layout.size + (self.encoder.size if self.encoder is not None else 0)
             self.denoiser = make_denoiser(config, actions, features)
 
     def condition(self, vector: Tensor, images: Mapping[str, Tensor], augment: torch.Generator | None = None) -> Tensor:

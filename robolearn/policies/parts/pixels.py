@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from robolearn.core.spec import Array, Observation
 
 Images = tuple[tuple[str, tuple[int, int, int]], ...]
 
@@ -61,6 +64,22 @@ class Encoder(nn.Module):
     def forward(self, images: Mapping[str, Tensor]) -> Tensor:
         """(B, size) embedding."""
         return torch.cat([self.cameras[key.replace(".", "_")](images[key]) for key in self.keys], dim=-1)
+
+    def of_one(self, observation: Observation, device: str | torch.device) -> Array:
+        """(size,) embedding of the images of one observation, for acting."""
+        with torch.no_grad():
+            images = {
+                key: torch.from_numpy(np.ascontiguousarray(observation[key]))[None].to(device) for key in self.keys
+            }
+            embedding: Array = self(images)[0].cpu().numpy()
+        return embedding
+
+
+def new_encoder(
+    images: Images, channels: tuple[int, ...], width: int, generator: torch.Generator, device: str | torch.device
+) -> Encoder | None:
+    """An encoder of a task's images, drawn on the CPU; None where there are none."""
+    return Encoder(images, channels, width, generator).to(device) if images else None
 
 
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -17,7 +17,7 @@ from robolearn.policies.parts.chunk_model import ChunkModel
 from robolearn.policies.parts.generation import Process, Steering
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.realtime import Guide
-from robolearn.policies.parts.state import check_same, load_arrays
+from robolearn.policies.parts.state import below, check_same, load_arrays
 
 _MODEL = "model."
 
@@ -67,8 +67,7 @@ class GenerativePlanner:
             ResumeError: they belong to another network or task.
         """
         self.check(weights)
-        named = {name.removeprefix(_MODEL): array for name, array in weights.items() if name.startswith(_MODEL)}
-        load_arrays("policy weights", self._tensors, named)
+        load_arrays("policy weights", self._tensors, below(_MODEL, weights))
         mean, std = (np.array(weights[f"normaliser.{name}"], np.float32) for name in ("mean", "std"))
         self._normaliser = Normaliser(mean, std, self._clip)
         with torch.no_grad():

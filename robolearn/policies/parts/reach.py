@@ -1,4 +1,4 @@
-"""How what an actor puts out becomes an action."""
+"""How what an actor puts out becomes an action: it is the action, or it corrects the one that a base proposes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 
 class Reach(Protocol):
-    """How the actor's output o (B, A) in (-1, 1) becomes an action, given what a base proposes (B, N, A)."""
+    """How the actor's output o (..., A) in (-1, 1) becomes an action, given the one that it starts from (..., A)."""
 
     @property
     def proposals(self) -> str:
@@ -26,14 +26,14 @@ class Reach(Protocol):
     def spread(self) -> float:
         """See ``scattered``."""
 
-    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
-        """a(o), (B, A)."""
+    def action(self, output: Tensor, start: Tensor) -> Tensor:
+        """a(o), (..., A)."""
 
-    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
-        """Gradient (B, A) by the output from that by the action."""
+    def gradient(self, d_action: Tensor, output: Tensor, start: Tensor) -> Tensor:
+        """Gradient (..., A) by the output from that by the action."""
 
-    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
-        """The output (B, A) whose action comes nearest to the given one."""
+    def output(self, action: Tensor, start: Tensor) -> Tensor:
+        """The output (..., A) whose action comes nearest to the given one."""
 
 
 class FullReach:
@@ -43,20 +43,47 @@ class FullReach:
     init_log_std: float | None = None
     spread = 0.0
 
-    def action(self, output: Tensor, proposals: Tensor) -> Tensor:
+    def action(self, output: Tensor, start: Tensor) -> Tensor:
         """The output."""
         return output
 
-    def gradient(self, d_action: Tensor, output: Tensor, proposals: Tensor) -> Tensor:
+    def gradient(self, d_action: Tensor, output: Tensor, start: Tensor) -> Tensor:
         """The same gradient."""
         return d_action
 
-    def output(self, action: Tensor, proposals: Tensor) -> Tensor:
+    def output(self, action: Tensor, start: Tensor) -> Tensor:
         """The action."""
         return action
 
 
 FULL_REACH = FullReach()
+
+
+class Correction:
+    """The output is added to the action that it starts from: a = clip(start + scale * o).
+
+    Args:
+        proposals: observation key of the actions that a base proposes.
+        scale: largest change of each element of an action; 0 for none.
+        init_log_std, spread: see ``Reach``.
+    """
+
+    def __init__(self, proposals: str, scale: float, init_log_std: float, spread: float = 0.0) -> None:
+        self.proposals, self.scale, self.init_log_std, self.spread = proposals, scale, init_log_std, spread
+
+    def action(self, output: Tensor, start: Tensor) -> Tensor:
+        """(..., A) action of a correction."""
+        return (start + self.scale * output).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+    def gradient(self, d_action: Tensor, output: Tensor, start: Tensor) -> Tensor:
+        """Scaled; 0 where the action is at its limit."""
+        return self.scale * d_action * ((start + self.scale * output).abs() <= ACTION_LIMIT)
+
+    def output(self, action: Tensor, start: Tensor) -> Tensor:
+        """The correction that leads to an action, as far as it reaches."""
+        if self.scale == 0.0:
+            return torch.zeros_like(action)
+        return ((action - start) / self.scale).clamp(-ACTION_LIMIT, ACTION_LIMIT)
 
 
 def check_spread(family: str, spread: float) -> None:

@@ -64,6 +64,30 @@ def optimiser_tensors(adam: torch.optim.Adam, prefix: str) -> dict[str, Tensor]:
     return named
 
 
+def below(prefix: str, arrays: Weights) -> dict[str, Array]:
+    """The arrays whose names begin with ``prefix``, named without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+class TakesWeights(ABC):
+    """A policy that takes its weights as a whole or not at all."""
+
+    _expected: Mapping[str, tuple[int, ...]]
+
+    @abstractmethod
+    def _set(self, arrays: Mapping[str, Array]) -> None:
+        """Act with these: float32, with the names and shapes of ``_expected``, its own to keep."""
+
+    def load(self, weights: Weights) -> None:
+        """Take new weights as a whole.
+
+        Raises:
+            ResumeError: they belong to another network or task.
+        """
+        check_same("policy weights", weights, self._expected)
+        self._set({name: np.array(value, dtype=np.float32, order="C") for name, value in weights.items()})
+
+
 class Resumable(ABC):
     """A learner that goes on where it was saved: all its tensors by name, and one random generator on the CPU."""
 
