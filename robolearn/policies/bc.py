@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.core.errors import ConfigError, SpecError
+from robolearn.core.checks import at_least, positive, within
+from robolearn.core.errors import SpecError
 from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array
 from robolearn.core.types import Base, Batch, TaskSpec
@@ -72,14 +73,9 @@ class Config:
     shift_pad: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "layers", "batch", "updates", "updates_per_call", "image_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"bc.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lr", "std_floor", "observation_clip"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"bc.{name} is {getattr(self, name)}; it must be positive")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"bc.dropout is {self.dropout}; it must lie within [0, 1)")
+        at_least(self, 1, "hidden", "layers", "batch", "updates", "updates_per_call", "image_width", of="bc.")
+        positive(self, "lr", "std_floor", "observation_clip", of="bc.")
+        within(self, 0, 1, "dropout", of="bc.", open_end=True)
 
 
 def build_policy(

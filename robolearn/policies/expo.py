@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.core.checks import at_least, within
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Policy, Weights
 from robolearn.core.spec import Array, Observation
@@ -44,7 +45,7 @@ from robolearn.policies.parts.base import OverBase, candidates, load_base
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.pixels import Encoder, new_encoder
-from robolearn.policies.parts.reach import Correction, check_spread, scattered
+from robolearn.policies.parts.reach import Correction, scattered
 from robolearn.policies.parts.rows import Mini
 from robolearn.policies.parts.stack import NumpyStack
 from robolearn.policies.parts.state import TakesWeights, below, load_arrays, to_arrays
@@ -65,7 +66,8 @@ class Config(rlpd.Config):
 
     Attributes:
         candidates: actions N the base offers at each step; as many edited ones join them.
-        beta: largest change of each element of a normalised action by an edit; 0 only chooses among the offers.
+        beta: largest change of each element of a normalised action by an edit; 0 only chooses among the offers, 2
+            reaches everywhere.
         spread: largest noise on an action whose edit is learned, see ``parts/reach.py``.
         init_log_std: log standard deviation of the edit, before the tanh, at the start.
         edit_offers: share of the rows in which the edit of an offer is learned, not that of the replay's action.
@@ -82,13 +84,10 @@ class Config(rlpd.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.candidates < 1:
-            raise ConfigError(f"expo.candidates is {self.candidates}; it must be at least 1")
-        if not 0.0 <= self.beta <= 2.0:
-            raise ConfigError(f"expo.beta is {self.beta}; it must lie within [0, 2], where 2 reaches everywhere")
-        check_spread("expo", self.spread)
-        if not 0.0 <= self.edit_offers <= 1.0:
-            raise ConfigError(f"expo.edit_offers is {self.edit_offers}; it must lie within [0, 1]")
+        at_least(self, 1, "candidates", of="expo.")
+        at_least(self, 0, "spread", of="expo.")
+        within(self, 0, 2, "beta", of="expo.")
+        within(self, 0, 1, "edit_offers", of="expo.")
         if self.backup_entropy:
             raise ConfigError("expo.backup_entropy is true; its targets choose among actions and count no entropy")
 

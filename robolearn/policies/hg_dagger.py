@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from robolearn.core import plugins
+from robolearn.core.checks import at_least, positive, within
 from robolearn.core.errors import ConfigError, ResumeError
 from robolearn.core.protocols import Learner, Policy, Weights
 from robolearn.core.spec import Array
@@ -73,12 +74,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.imitation not in FAMILIES:
             raise ConfigError(f"hg_dagger.imitation is '{self.imitation}'; it must be one of {', '.join(FAMILIES)}")
-        if self.pretrain < 0:
-            raise ConfigError(f"hg_dagger.pretrain is {self.pretrain}; it must be at least 0")
-        if not self.utd > 0.0:
-            raise ConfigError(f"hg_dagger.utd is {self.utd}; it must be positive")
-        if not 0.0 <= self.correction_share < 1.0:
-            raise ConfigError(f"hg_dagger.correction_share is {self.correction_share}; it must lie within [0, 1)")
+        at_least(self, 0, "pretrain", of="hg_dagger.")
+        positive(self, "utd", of="hg_dagger.")
+        within(self, 0, 1, "correction_share", of="hg_dagger.", open_end=True)
 
 
 def frozen(config: Config, base: Base | None) -> tuple[str, Any]:

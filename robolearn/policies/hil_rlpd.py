@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robolearn.core.errors import ConfigError
+from robolearn.core.checks import at_least, within
 from robolearn.core.spec import Array
 from robolearn.core.types import TaskSpec
 from robolearn.policies import rlpd
@@ -56,10 +56,8 @@ class Config(rlpd.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.correction_share <= 1.0:
-            raise ConfigError(f"hil_rlpd.correction_share is {self.correction_share}; it must lie within [0, 1]")
-        if not self.pretrain_bc_weight >= 0.0:
-            raise ConfigError(f"hil_rlpd.pretrain_bc_weight is {self.pretrain_bc_weight}; it must not be negative")
+        within(self, 0, 1, "correction_share", of="hil_rlpd.")
+        at_least(self, 0, "pretrain_bc_weight", of="hil_rlpd.")
 
 
 build_policy = rlpd.build_policy

@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from robolearn.core.errors import ConfigError
+from robolearn.core.checks import at_least, within
 from robolearn.core.protocols import Policy, Weights
 from robolearn.core.spec import Array, Observation
 from robolearn.core.types import Base, TaskSpec
 from robolearn.policies import rlpd
 from robolearn.policies.parts.acting import NetworkPolicy
 from robolearn.policies.parts.base import OverBase, load_base
-from robolearn.policies.parts.reach import Correction, check_spread
+from robolearn.policies.parts.reach import Correction
 from robolearn.policies.parts.stored import with_actions, without
 
 ONLINE = True
@@ -45,7 +45,8 @@ class Config(rlpd.Config):
     """Hyperparameters: those of RLPD, and how far the residual reaches.
 
     Attributes:
-        scale: largest change of each element of the base's normalised action; 0 stays with the base.
+        scale: largest change of each element of the base's normalised action; 0 stays with the base, 2 reaches
+            everywhere.
         spread: largest noise on the base's action that the actor learns to correct, see ``parts/reach.py``.
         init_log_std: log standard deviation of delta, before the tanh, at the start.
     """
@@ -59,9 +60,8 @@ class Config(rlpd.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0.0 <= self.scale <= 2.0:
-            raise ConfigError(f"residual.scale is {self.scale}; it must lie within [0, 2], where 2 reaches everywhere")
-        check_spread("residual", self.spread)
+        within(self, 0, 2, "scale", of="residual.")
+        at_least(self, 0, "spread", of="residual.")
 
 
 def stored(config: Config, spec: TaskSpec) -> TaskSpec:

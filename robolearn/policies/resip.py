@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.core.checks import at_least, positive, within
 from robolearn.core.errors import ConfigError, SpecError
 from robolearn.core.protocols import Policy, Weights
 from robolearn.core.spec import Array, ArraySpec, Observation
@@ -86,15 +87,11 @@ class Config:
     observation_clip: float = 3.0
 
     def __post_init__(self) -> None:
-        for name in ("on_policy", "epochs", "minibatches", "hidden", "layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"resip.{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("clip", "target_kl", "actor_lr", "critic_lr", "std_floor", "observation_clip"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"resip.{name} is {getattr(self, name)}; it must be positive")
-        for name, low, high in (("scale", 0.0, 2.0), ("gamma", 0.0, 1.0), ("lam", 0.0, 1.0), ("log_std", -10.0, 2.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"resip.{name} is {getattr(self, name)}; it must lie within [{low:g}, {high:g}]")
+        at_least(self, 1, "on_policy", "epochs", "minibatches", "hidden", "layers", of="resip.")
+        positive(self, "clip", "target_kl", "actor_lr", "critic_lr", "std_floor", "observation_clip", of="resip.")
+        within(self, 0, 2, "scale", of="resip.")
+        within(self, 0, 1, "gamma", "lam", of="resip.")
+        within(self, -10, 2, "log_std", of="resip.")
         if self.on_policy < 2 * self.minibatches:
             least = 2 * self.minibatches
             raise ConfigError(f"resip.on_policy is {self.on_policy}; {self.minibatches} minibatches need {least} steps")

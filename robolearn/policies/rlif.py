@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from robolearn.core.checks import at_least
 from robolearn.core.errors import ConfigError
 from robolearn.core.spec import Array
 from robolearn.core.types import TaskSpec
@@ -67,8 +68,7 @@ class Config(rlpd.Config):
         super().__post_init__()
         if self.data not in ("all", "policy"):
             raise ConfigError(f"rlif.data is '{self.data}'; it must be all or policy")
-        if not self.pretrain_bc_weight >= 0.0:
-            raise ConfigError(f"rlif.pretrain_bc_weight is {self.pretrain_bc_weight}; it must not be negative")
+        at_least(self, 0, "pretrain_bc_weight", of="rlif.")
 
 
 build_policy = rlpd.build_policy

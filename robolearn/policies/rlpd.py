@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robolearn.core.checks import at_least, positive, within
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Weights
 from robolearn.core.spec import Array
@@ -120,31 +121,22 @@ class Config:
     shift_pad: int = 4
 
     def __post_init__(self) -> None:
-        family = type(self).__module__.rpartition(".")[2]
-        for name in ("critics", "target_critics", "hidden", "layers", "batch", "utd", "n_step", "image_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{family}.{name} is {getattr(self, name)}; it must be at least 1")
+        of = type(self).__module__.rpartition(".")[2] + "."
+        at_least(self, 1, "critics", "target_critics", "hidden", "layers", "batch", "utd", of=of)
+        at_least(self, 1, "n_step", "image_width", of=of)
         if self.target_critics > self.critics:
-            raise ConfigError(
-                f"{family}.target_critics is {self.target_critics}, more than {family}.critics ({self.critics})"
-            )
-        for name in ("gamma", "tau", "actor_average", "demo_fraction"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{family}.{name} is {getattr(self, name)}; it must lie within [0, 1]")
-        for name in ("actor_lr", "critic_lr", "temperature_lr", "init_temperature", "std_floor", "observation_clip"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"{family}.{name} is {getattr(self, name)}; it must be positive")
+            raise ConfigError(f"{of}target_critics is {self.target_critics}, more than {of}critics ({self.critics})")
+        within(self, 0, 1, "gamma", "tau", "actor_average", "demo_fraction", of=of)
+        positive(self, "actor_lr", "critic_lr", "temperature_lr", "init_temperature", of=of)
+        positive(self, "std_floor", "observation_clip", of=of)
         if not self.actor_average > 0.0:
-            raise ConfigError(f"{family}.actor_average is 0; nothing would ever reach the greedy policy")
+            raise ConfigError(f"{of}actor_average is 0; nothing would ever reach the greedy policy")
         if not 0.0 <= self.noise_scale[0] <= self.noise_scale[1]:
-            raise ConfigError(f"{family}.noise_scale is {self.noise_scale}; expected 0 <= lowest <= highest")
-        for name in ("pretrain", "actor_after", "actor_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{family}.{name} is {getattr(self, name)}; it must be at least 0")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"{family}.dropout is {self.dropout}; it must lie within [0, 1)")
+            raise ConfigError(f"{of}noise_scale is {self.noise_scale}; expected 0 <= lowest <= highest")
+        at_least(self, 0, "pretrain", "actor_after", "actor_every", of=of)
+        within(self, 0, 1, "dropout", of=of, open_end=True)
         if self.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"{family}.precision is '{self.precision}'; it must be fp32 or bf16")
+            raise ConfigError(f"{of}precision is '{self.precision}'; it must be fp32 or bf16")
 
 
 REFERENCE = Config(

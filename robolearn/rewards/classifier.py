@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from robolearn.core.checks import at_least, within
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Reward
 from robolearn.core.spec import Observation
@@ -43,10 +44,8 @@ class Config:
     consecutive: int = 1
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold < 1.0:
-            raise ConfigError(f"classifier.threshold is {self.threshold}; it must lie within [0, 1)")
-        if self.consecutive < 1:
-            raise ConfigError(f"classifier.consecutive is {self.consecutive}; it must be at least 1")
+        within(self, 0, 1, "threshold", of="classifier.", open_end=True)
+        at_least(self, 1, "consecutive", of="classifier.")
 
 
 def build(config: Config, spec: TaskSpec) -> Reward:

@@ -14,6 +14,7 @@ from robolearn.buffer.filters import Filter
 from robolearn.buffer.index import EpisodeRecord, Index
 from robolearn.buffer.selecting import selected, wherever
 from robolearn.buffer.store import StorePaths
+from robolearn.core.checks import at_least
 from robolearn.core.errors import ConfigError, StoreError
 from robolearn.core.spec import Array
 from robolearn.rewards.parts.network import Inputs
@@ -41,9 +42,8 @@ class Labelling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("last", 1), ("gap", 0), ("most", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        at_least(self, 1, "last", "most")
+        at_least(self, 0, "gap")
 
     def label(self, record: EpisodeRecord) -> Array:
         """(rows,) int8 label of each frame of an episode: 1 success, 0 none, -1 left out."""

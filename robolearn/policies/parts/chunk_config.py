@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from robolearn.core.errors import ConfigError
+from robolearn.core.checks import at_least, positive, within
 from robolearn.policies.parts.chunking import Execution
 
 
@@ -69,18 +69,10 @@ class ChunkConfig:
     shift_pad: int = 4
 
     def __post_init__(self) -> None:
-        for name in (
-            "chunk", "history", "inference_steps", "mlp_width", "mlp_blocks", "transformer_width",
-            "transformer_layers", "transformer_heads", "batch", "updates", "updates_per_call", "image_width",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("lr", "std_floor", "observation_clip"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("warmup", "weight_decay", "grad_clip", "observation_noise", "shift_pad"):
-            if not getattr(self, name) >= 0.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0.0 <= self.ema_cap < 1.0:
-            raise ConfigError(f"ema_cap is {self.ema_cap}; it must lie within [0, 1)")
+        at_least(self, 1, "chunk", "history", "inference_steps", "mlp_width", "mlp_blocks", "transformer_width")
+        at_least(self, 1, "transformer_layers", "transformer_heads", "batch", "updates", "updates_per_call")
+        at_least(self, 1, "image_width")
+        positive(self, "lr", "std_floor", "observation_clip")
+        at_least(self, 0, "warmup", "weight_decay", "grad_clip", "observation_noise", "shift_pad")
+        within(self, 0, 1, "ema_cap", open_end=True)
         self.execution.check(self.chunk)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from robolearn.core.checks import at_least, positive
 from robolearn.core.errors import ConfigError
 
 
@@ -33,17 +34,14 @@ class Execution:
     guide_limit: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.execute < 1:
-            raise ConfigError(f"execution.execute is {self.execute}; it must be at least 1")
-        if self.delay < 0:
-            raise ConfigError(f"execution.delay is {self.delay}; it must be at least 0")
+        at_least(self, 1, "execute", of="execution.")
+        at_least(self, 0, "delay", of="execution.")
         if self.mode in ("receding", "ensemble") and (self.delay or self.threaded):
             given = "execution.threaded" if self.threaded else f"execution.delay {self.delay}"
             raise ConfigError(f"{given} does not go with mode {self.mode}; only with realtime and naive")
         if not math.isfinite(self.ensemble_decay):
             raise ConfigError(f"execution.ensemble_decay is {self.ensemble_decay}; it must be finite")
-        if not self.guide_limit > 0.0:
-            raise ConfigError(f"execution.guide_limit is {self.guide_limit}; it must be positive")
+        positive(self, "guide_limit", of="execution.")
 
     @property
     def expected_delay(self) -> int:

@@ -7,7 +7,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robolearn.core.errors import ConfigError
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 
@@ -84,12 +83,6 @@ class Correction:
         if self.scale == 0.0:
             return torch.zeros_like(action)
         return ((action - start) / self.scale).clamp(-ACTION_LIMIT, ACTION_LIMIT)
-
-
-def check_spread(family: str, spread: float) -> None:
-    """Raise ConfigError when ``scattered`` could not draw."""
-    if not spread >= 0.0:
-        raise ConfigError(f"{family}.spread is {spread}; it must be at least 0")
 
 
 def scattered(proposals: Tensor, spread: float, rng: torch.Generator) -> Tensor:

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.core.checks import at_least, positive
 from robolearn.core.errors import ConfigError, SpecError
 from robolearn.core.spec import Array
 from robolearn.rewards.parts import calibrate
@@ -64,15 +65,10 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("updates", 1), ("batch", 2), ("shift_pad", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("lr", "false_positives"):
-            if not getattr(self, name) > 0.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-        for name in ("noise", "weight_decay", "sparsity", "brightness"):
-            if not getattr(self, name) >= 0.0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        at_least(self, 1, "updates")
+        at_least(self, 2, "batch")
+        at_least(self, 0, "shift_pad", "noise", "weight_decay", "sparsity", "brightness")
+        positive(self, "lr", "false_positives")
         if not 0.0 < self.held_out < 1.0:
             raise ConfigError(f"held_out is {self.held_out}; it must lie between 0 and 1")
 
