@@ -6,13 +6,14 @@ The tip frame is a distance ``TIP_M`` from the TCP along the hand's z. See ``ins
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 
 from robolearn.core.protocols import Robot
 from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.types import Judgement, Kind
+from robolearn.core.types import Judgement, Kind, Skill, TaskSpec
 from robolearn.sim import insertion
 from robolearn.sim.person import Person
 
@@ -24,6 +25,37 @@ MAX_TILT_DEG = 8.0
 NOISE = 0.05
 """Standard deviation of the scripted experts' action noise."""
 IMAGES = ("wrist", "side")
+
+
+@dataclass(frozen=True)
+class SocketConfig:
+    """What tasks can be told that push a tool into a socket, see ``IntoSocket``.
+
+    Attributes:
+        error_mm: the estimate is wrong by a uniform draw from +-this, per axis across the opening.
+        clearance_mm: gap between tool and socket on each side.
+        steps: robot steps a learner is given on this tier.
+        max_steps: step limit of an episode (0.1 s each).
+        range_mm: socket and start are uniform in +-this, per axis across the opening.
+        friction: sliding friction of tool and socket.
+        history: ages, in steps, of the frames in the policy's observation; 0 is now.
+        translation_mm: displacement of the tip commanded by a unit action, along x, y, z of the tip.
+        rotation_deg: orientation relative to the estimate commanded by a unit action, about x, y, z of the tip.
+        socket: where the socket is in a real cell: its middle x, y, z [m] in the base frame, and the angles that the
+            task names [deg]. It stays there, the estimate is wrong by the drawn error, and starts are drawn around the
+            estimate. Without it socket and start are drawn, and the robot has to place the socket.
+    """
+
+    error_mm: float = 3.0
+    clearance_mm: float = 1.0
+    steps: int = 15_000
+    max_steps: int = 100
+    range_mm: float = 30.0
+    friction: float = 0.3
+    history: tuple[int, ...] = (0, 1, 3)
+    translation_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
+    rotation_deg: tuple[float, float, float] = (0.3, 0.3, 6.0)
+    socket: tuple[float, ...] | None = None
 
 
 def observation_specs(numbers: int, meaning: str, images: Sequence[str]) -> dict[str, ArraySpec]:
@@ -96,3 +128,51 @@ class HeldTool:
         self._person = self._person or Person(rng, (self._aim_m, self._aim_m), 6)
         self._person.step(rng)
         return self._person
+
+
+class IntoSocket(HeldTool):
+    """A tool that is pushed into a socket by actions of ``insertion.Aligned``; holds the truth of the present episode.
+
+    Args:
+        name: of the task.
+        config: of the task.
+        obs: ``pixels`` adds the images.
+        estimate: (7,) pose of the estimate before the first episode.
+        aim_m: see ``HeldTool``.
+        quarters: turns about the hole's z after which tool and socket look the same, see ``insertion.turned``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: SocketConfig,
+        obs: Literal["state", "pixels"],
+        *,
+        estimate: Array,
+        aim_m: float,
+        quarters: Sequence[int],
+    ) -> None:
+        self._aligned = insertion.Aligned(config.translation_mm, config.rotation_deg)
+        super().__init__(config.history, obs, self._aligned, estimate, aim_m)
+        frames = len(self._ages)
+        seen = observation_specs(insertion.FRAME * frames, "scaled pose, twist, wrench, last action", self._images)
+        action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
+        self.spec = TaskSpec(
+            name, seen, action, config.max_steps, CONTROL_HZ,
+            symmetries=() if self._images else insertion.turned(frames, quarters),
+            skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
+        )  # fmt: skip
+        self._hole = estimate
+
+    def place(self, robot: Robot, estimate: Array, error: Array, error_turn: float, tip: Array) -> None:
+        """Start a given episode.
+
+        Args:
+            estimate: (7,) pose of the estimated hole.
+            error: (3,) displacement of the true hole, in the estimate's axes [m].
+            error_turn: turn of the true hole about the estimate's z [rad].
+            tip: (7,) pose of the tool's tip.
+        """
+        self._estimate = estimate
+        self._hole = insertion.displaced(estimate, error, error_turn)
+        self._begin(robot, tip, {"socket": self._hole})

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 
 from robolearn.core.protocols import Task
+from robolearn.core.spec import ArraySpec
 from robolearn.core.symmetry import Symmetry
-from robolearn.core.types import Command, Kind, Skill
+from robolearn.core.types import Command, Kind, RobotSpec, Skill
 from robolearn.hal.safety import SafeRobot
+from robolearn.sim import insertion
+from robolearn.sim.held import TIP_M
+from robolearn.sim.person import Person
 from robolearn.sim.robot import SimRobot
 from robolearn.sim.tasks import peg_insert
 from robolearn.sim.tasks.peg_insert import PegInsert
@@ -79,21 +83,56 @@ def follow(robot: SimRobot, task: Task, actions: Sequence[np.ndarray]) -> np.nda
     return np.array(states)
 
 
-def turned_and_as_expected(
+def assert_turned_is_nearly_the_same(
     robot: SimRobot,
     task: Task,
     symmetry: Symmetry,
-    actions: np.ndarray,
     start: Callable[[Callable[[np.ndarray], np.ndarray]], None],
-) -> tuple[np.ndarray, np.ndarray]:
-    """States of an episode as the symmetry says that they look in the transformed one, and those of that one.
+    *,
+    wrench: slice,
+    free: Sequence[int],
+    seed: int = 0,
+    turning: float = 0.0,
+) -> None:
+    """An episode in which the tool comes down beside the opening, presses and is dragged over it, at random, and the
+    transformed one look as the symmetry says.
 
-    ``start`` begins either, given what the symmetry does to (6,) actions, and to displacements and turns like them.
+    Args:
+        start: begins either, given what the symmetry does to (6,) actions, and to displacements and turns like them.
+        wrench: where a state has it; it shows whether the tool has touched.
+        free: components of a state that nothing hinders to move.
+        turning: mean turn commanded about the tool's axis.
     """
+    rng = np.random.default_rng(seed)
+    actions = np.clip(rng.normal((-0.2, 0.1, 0.3, 0.0, 0.0, turning), 0.4, (25, 6)), -1.0, 1.0)
     start(lambda action: action)
     expected = symmetry.observation["state"](follow(robot, task, actions))
     start(symmetry.action)
-    return expected, follow(robot, task, [symmetry.action(action) for action in actions])
+    found = follow(robot, task, [symmetry.action(action) for action in actions])
+    assert np.abs(expected[:, wrench]).max() > 0.5, "it never touched"
+    for component in free:
+        assert np.corrcoef(expected[:, component], found[:, component])[0, 1] > 0.8, component
+
+
+class Cell:
+    """A robot that notes where it is sent; it cannot place bodies unless told so."""
+
+    def __init__(self, *, places_bodies: bool = False) -> None:
+        self.spec, self.places_bodies = RobotSpec("cell", {}, ArraySpec("action", (7,)), 10.0), places_bodies
+        self.tips: list[np.ndarray] = []
+        self.scenes: list[dict[str, np.ndarray]] = []
+
+    def reset(self, tcp_pose: np.ndarray, scene: dict[str, np.ndarray]) -> None:
+        self.tips.append(insertion.displaced(tcp_pose, np.array([0.0, 0.0, TIP_M]), 0.0))
+        self.scenes.append(dict(scene))
+
+
+def somebody(robot: SimRobot, task: Any, seed: int) -> Person:
+    """The weak person of an episode."""
+    task.reset(robot, np.random.default_rng(seed))
+    task.expert(robot.observe(), np.random.default_rng(seed), skill=Skill.WEAK)
+    person: Person = task._person
+    return person
 
 
 def assert_fits(robot: SimRobot, module: ModuleType, task: Any, seeds: int = 10) -> None:

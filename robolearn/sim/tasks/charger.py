@@ -26,11 +26,11 @@ import numpy as np
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
-from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.types import Judgement, Skill, TaskSpec
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Judgement, Skill
 from robolearn.hal.limits import SafetyLimits
 from robolearn.sim import held, insertion, rotation
-from robolearn.sim.held import NOISE, TIP_M, HeldTool
+from robolearn.sim.held import NOISE, TIP_M, IntoSocket, SocketConfig
 from robolearn.sim.insertion import relative
 from robolearn.sim.scene import Body, Contact, Geom, Scene
 
@@ -50,48 +50,28 @@ AIM_M = 0.00175
 
 
 @dataclass(frozen=True)
-class Config:
-    """Difficulty and interface of the task.
+class Config(SocketConfig):
+    """Difficulty and interface of the task: those of every task with a socket, of which ``socket`` gives as fourth and
+    fifth number the yaw of the wall about the vertical (0: it faces along -x) and the roll in the wall [deg], and
 
     Attributes:
-        error_mm: the estimate is wrong by a uniform draw from +-this, per axis of the wall's plane.
-        error_roll_deg: the same about the wall's normal.
-        clearance_mm: gap between prong and slot on each side.
-        steps: robot steps a learner is given on this tier.
-        max_steps: step limit of an episode (0.1 s each).
-        range_mm: socket and start are uniform in +-this, per axis of the wall's plane.
+        error_roll_deg: as ``error_mm``, about the wall's normal.
         distance_mm: the socket is nearer or farther by a uniform draw from +-this.
         wall_yaw_deg: the wall is turned about the vertical by a uniform draw from +-this.
         roll_deg: the socket is turned in the wall by a uniform draw from +-this.
         start_roll_deg: roll at the start, relative to the estimate, uniform in +-this.
         start_mm: least and largest distance of the tip from the wall at the start.
-        friction: sliding friction of charger and socket.
         success_depth_mm: least depth of both prongs that counts as plugged in.
-        history: ages, in steps, of the frames in the policy's observation; 0 is now.
-        translation_mm: displacement of the tip commanded by a unit action, along x, y, z of the tip.
-        rotation_deg: orientation relative to the estimate commanded by a unit action, about x, y, z of the tip.
-        socket: where the socket is in a real cell: its middle x, y, z [m] in the base frame, the yaw of the wall about
-            the vertical (0: it faces along -x) and the roll of the socket in it [deg]. As in ``peg_insert``, the
-            estimate and the start are then drawn around it.
     """
 
-    error_mm: float = 3.0
-    error_roll_deg: float = 2.0
-    clearance_mm: float = 1.0
-    steps: int = 15_000
     max_steps: int = 120
-    range_mm: float = 30.0
+    error_roll_deg: float = 2.0
     distance_mm: float = 10.0
     wall_yaw_deg: float = 10.0
     roll_deg: float = 8.0
     start_roll_deg: float = 5.0
     start_mm: tuple[float, float] = (12.0, 35.0)
-    friction: float = 0.3
     success_depth_mm: float = 16.0
-    history: tuple[int, ...] = (0, 1, 3)
-    translation_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
-    rotation_deg: tuple[float, float, float] = (0.3, 0.3, 6.0)
-    socket: tuple[float, ...] | None = None
 
     @property
     def opening(self) -> tuple[float, float, float]:
@@ -190,22 +170,13 @@ def build(config: Config, *, obs: Literal["state", "pixels"] = "state") -> Charg
     return Charger(config, obs)
 
 
-class Charger(HeldTool):
-    """One plugging-in after another; holds the truth, the estimate and the policy's history of the present one."""
+class Charger(IntoSocket):
+    """One plugging-in after another."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
         self.config = config
-        self._aligned = insertion.Aligned(config.translation_mm, config.rotation_deg)
-        super().__init__(config.history, obs, self._aligned, np.array([*OPENING_M, *TURN_AHEAD]), AIM_M)
-        frames = len(self._ages)
-        seen = held.observation_specs(insertion.FRAME * frames, "scaled pose, twist, wrench, last action", self._images)
-        action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
-        self.spec = TaskSpec(
-            "charger", seen, action, config.max_steps, held.CONTROL_HZ,
-            symmetries=() if self._images else insertion.turned(frames, (2,)),
-            skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
-        )  # fmt: skip
-        self._hole = self._estimate
+        estimate = np.array([*OPENING_M, *TURN_AHEAD])
+        super().__init__("charger", config, obs, estimate=estimate, aim_m=AIM_M, quarters=(2,))
         self._way = 0.0  # round which the informed expert searches, 0 before it begins
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
@@ -241,19 +212,10 @@ class Charger(HeldTool):
             tip = insertion.displaced(estimate, start - [0.0, 0.0, centre[2]], rolled)
         self.place(robot, estimate, error, error_roll, tip)
 
-    def place(self, robot: Robot, estimate: Array, error: Array, error_roll: float, tip: Array) -> None:
-        """Start a given episode.
-
-        Args:
-            estimate: (7,) pose of the estimated socket.
-            error: (3,) displacement of the true one, in the estimate's axes [m].
-            error_roll: turn of the true one about the estimate's z [rad].
-            tip: (7,) pose of the charger's tip.
-        """
-        self._estimate = estimate
-        self._hole = insertion.displaced(estimate, error, error_roll)
+    def place(self, robot: Robot, estimate: Array, error: Array, error_turn: float, tip: Array) -> None:
+        """Start a given episode, in which nobody has searched yet."""
         self._way = 0.0
-        self._begin(robot, tip, {"socket": self._hole})
+        super().place(robot, estimate, error, error_turn, tip)
 
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the end of each prong is in a slot of its own: deep enough, not through, centred, straight.

@@ -18,12 +18,11 @@ import numpy as np
 
 from robolearn.core.errors import ConfigError
 from robolearn.core.protocols import Robot
-from robolearn.core.spec import Array, ArraySpec, Observation
-from robolearn.core.symmetry import Symmetry
-from robolearn.core.types import Judgement, Skill, TaskSpec
+from robolearn.core.spec import Array, Observation
+from robolearn.core.types import Judgement, Skill
 from robolearn.hal.limits import SafetyLimits
 from robolearn.sim import held, insertion, rotation
-from robolearn.sim.held import NOISE, TIP_M, HeldTool
+from robolearn.sim.held import NOISE, TIP_M, IntoSocket, SocketConfig
 from robolearn.sim.insertion import relative
 from robolearn.sim.scene import Body, Contact, Geom, Scene
 
@@ -38,46 +37,30 @@ AIM = 1.4
 """Standard deviation, per horizontal axis, of where the weak expert takes the hole to be, as a share of the clearance:
 people look more closely where the fit is tighter."""
 
+QUARTERS = (1, 2, 3)
+"""Quarter turns about z after which everything looks the same: peg, socket and errors of the estimate are square, and
+the controller hides the arm. Mirror images would be as true; why they are left out, and how little that has been
+tested, is in docs/adr/0009."""
+
 
 @dataclass(frozen=True)
-class Config:
-    """Difficulty and interface of the task.
+class Config(SocketConfig):
+    """Difficulty and interface of the task: those of every task with a socket, whose yaw [deg] is the fourth number of
+    ``socket``, and
 
     Attributes:
-        error_mm: the estimate is wrong by a uniform draw from +-this, per horizontal axis.
-        error_yaw_deg: the same about the vertical.
-        clearance_mm: gap between peg and socket on each side.
-        steps: robot steps a learner is given on this tier.
-        max_steps: step limit of an episode (0.1 s each).
-        range_mm: hole and start are uniform in +-this, per horizontal axis.
+        error_yaw_deg: as ``error_mm``, about the vertical.
         hole_yaw_deg: the hole's estimated yaw is uniform in +-this.
         start_yaw_deg: the peg's yaw at the start, relative to the estimate, is uniform in +-this.
         start_height_mm: lowest and highest start of the tip above the opening.
-        friction: sliding friction of peg and socket.
         success_depth_mm: least depth of the tip that counts as inserted.
-        history: ages, in steps, of the frames in the policy's observation; 0 is now.
-        translation_mm: displacement of the tip commanded by a unit action, along x, y, z of the tip.
-        rotation_deg: orientation relative to the estimate commanded by a unit action, about x, y, z of the tip.
-        socket: where the socket stands in a real cell: middle of the opening x, y, z [m] in the base frame, and yaw
-            [deg]. The hole stays there, the estimate is wrong by the drawn error, and starts are drawn around the
-            estimate. Without it hole and start are drawn, and the robot has to place the socket.
     """
 
-    error_mm: float = 3.0
     error_yaw_deg: float = 2.0
-    clearance_mm: float = 1.0
-    steps: int = 15_000
-    max_steps: int = 100
-    range_mm: float = 30.0
     hole_yaw_deg: float = 20.0
     start_yaw_deg: float = 5.0
     start_height_mm: tuple[float, float] = (15.0, 45.0)
-    friction: float = 0.3
     success_depth_mm: float = 36.0
-    history: tuple[int, ...] = (0, 1, 3)
-    translation_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
-    rotation_deg: tuple[float, float, float] = (0.3, 0.3, 6.0)
-    socket: tuple[float, ...] | None = None
 
     @property
     def opening(self) -> tuple[float, float, float]:
@@ -144,23 +127,15 @@ def build(config: Config, *, obs: Literal["state", "pixels"] = "state") -> PegIn
     return PegInsert(config, obs)
 
 
-class PegInsert(HeldTool):
-    """One peg insertion after another; holds the truth, the estimate and the policy's history of the present one."""
+class PegInsert(IntoSocket):
+    """One peg insertion after another."""
 
     def __init__(self, config: Config, obs: Literal["state", "pixels"]) -> None:
         self.config = config
-        self._aligned = insertion.Aligned(config.translation_mm, config.rotation_deg)
-        aim = AIM * 1e-3 * config.clearance_mm
-        super().__init__(config.history, obs, self._aligned, np.array([*OPENING_M, *TURN_DOWN]), aim)
-        frames = len(self._ages)
-        seen = held.observation_specs(insertion.FRAME * frames, "scaled pose, twist, wrench, last action", self._images)
-        action = ArraySpec("action", (6,), "float32", "tip displacement, orientation relative to the estimate", -1, 1)
-        self.spec = TaskSpec(
-            "peg_insert", seen, action, config.max_steps, held.CONTROL_HZ,
-            symmetries=() if self._images else _symmetries(frames),
-            skills=(Skill.INFORMED, Skill.BLIND, Skill.WEAK),
+        super().__init__(
+            "peg_insert", config, obs,
+            estimate=np.array([*OPENING_M, *TURN_DOWN]), aim_m=AIM * 1e-3 * config.clearance_mm, quarters=QUARTERS,
         )  # fmt: skip
-        self._hole = self._estimate
 
     def reset(self, robot: Robot, rng: np.random.Generator) -> None:
         """Draw estimate, its error, and the start, all independent, and bring the robot there.
@@ -194,19 +169,6 @@ class PegInsert(HeldTool):
             opening, start = centre - moved, start - moved
         self.place(robot, _pose(opening, yaw), error, error_yaw, _pose(start, yaw + turned))
 
-    def place(self, robot: Robot, estimate: Array, error: Array, error_yaw: float, tip: Array) -> None:
-        """Start a given episode.
-
-        Args:
-            estimate: (7,) pose of the estimated hole.
-            error: (3,) displacement of the true hole, in the estimate's axes [m].
-            error_yaw: turn of the true hole about the estimate's z [rad].
-            tip: (7,) pose of the peg's tip.
-        """
-        self._estimate = estimate
-        self._hole = insertion.displaced(estimate, error, error_yaw)
-        self._begin(robot, tip, {"socket": self._hole})
-
     def judge(self, before: Observation, action: Array, after: Observation) -> Judgement:
         """Success when the tip itself is in the hole: deep enough but not through its floor, centred, upright."""
         position, turn = relative(after["tool_pose"], self._hole)
@@ -232,15 +194,6 @@ class PegInsert(HeldTool):
             person = self._somebody(rng)
             step, noise = insertion.as_a_person(position, turn, person), person.tremor
         return self._aligned.scripted(step, self._estimate[3:], goal[3:], noise)
-
-
-def _symmetries(frames: int) -> tuple[Symmetry, ...]:
-    """Quarter turns about z: peg, socket and errors of the estimate are square, and the controller hides the arm.
-
-    Every frame holds vectors in axes that turn along. Mirror images would be as true; why they
-    are left out, and how little that has been tested, is in docs/adr/0009.
-    """
-    return insertion.turned(frames, (1, 2, 3))
 
 
 def _pose(position: Array, yaw: float) -> Array:
