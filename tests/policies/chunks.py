@@ -11,6 +11,7 @@ from robolearn.core.spec import Array, ArraySpec
 from robolearn.core.types import ChunkBatch, TaskSpec
 from robolearn.policies.parts.chunking import Execution
 from robolearn.policies.parts.planner import GenerativePlanner
+from robolearn.policies.parts.realtime import Guide
 
 from .helpers import observations
 
@@ -25,6 +26,8 @@ SMALL: dict[str, Any] = {
 MODE = 0.6
 TWO = TaskSpec("two", {"x": ArraySpec("x", (2,))}, ArraySpec("action", (1,), low=-1.0, high=1.0), 20, 10.0)
 """Whatever is observed, a demonstration does either +MODE or -MODE, for a whole chunk."""
+HERE = {"x": np.zeros((1, 2), np.float32)}
+"""An observation of ``TWO``."""
 
 
 def chunk_batch(spec: TaskSpec, rows: int, seed: int = 0, history: int = 2, chunk: int = CHUNK) -> ChunkBatch:
@@ -75,3 +78,33 @@ def learned_two_ways(family: ModuleType, **values: Any) -> GenerativePlanner:
     planner: GenerativePlanner = family.build_planner(config, TWO, seed=0)
     planner.load(learner.snapshot())
     return planner
+
+
+def assert_in_both_modes(planner: GenerativePlanner, *, between: float, loyal: float) -> None:
+    """Samples of what learned ``TWO`` are of either mode, at most a share ``between`` of the actions lies between the
+    two, and at least a share ``loyal`` in the mode in which its plan begins."""
+    plans = planner.plan(HERE, 400)[..., 0]
+    up = plans[:, 0] > 0.0
+    assert 0.35 < up.mean() < 0.65
+    assert (np.abs(plans) < MODE / 2).mean() < between
+    assert np.median(np.abs(np.abs(plans) - MODE)) < 0.05
+    assert ((plans > 0.0) == up[:, None]).mean() > loyal
+
+
+def assert_guided_plans_keep_the_prefix_and_its_mode(planner: GenerativePlanner, sign: float) -> None:
+    """Of what learned ``TWO``, guided to the mode of a ``sign``; what is not guided goes either way."""
+    weights = np.array([1.0, 1.0, 0.4, 0.0], np.float32)
+    previous = np.full((CHUNK, 1), sign * MODE, np.float32)
+    guide = Guide(previous, weights, 5.0)
+    plans = np.concatenate([planner.plan(HERE, 1, guide=guide) for _ in range(60)])
+    assert np.abs(plans[:, :2] - previous[:2]).max() < 1e-5
+    assert (np.sign(plans[:, 2:, 0]) == sign).mean() > 0.9
+    free = planner.plan(HERE, 60)
+    assert (np.sign(free[:, 2:, 0]) == sign).mean() < 0.75
+
+
+def assert_a_guide_without_weights_changes_nothing(family: ModuleType) -> None:
+    """Plans are the same as without a guide, to the bit."""
+    first, second = learned_two_ways(family, updates=20), learned_two_ways(family, updates=20)
+    guide = Guide(np.full((CHUNK, 1), 0.9, np.float32), np.zeros(CHUNK, np.float32), 5.0)
+    np.testing.assert_array_equal(first.plan(HERE, 3), second.plan(HERE, 3, guide=guide))

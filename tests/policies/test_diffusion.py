@@ -14,11 +14,16 @@ from robolearn.policies import diffusion
 from robolearn.policies.diffusion import LEVELS, DiffusionProcess
 from robolearn.policies.parts.generation import Steering
 from robolearn.policies.parts.planner import GenerativePlanner
-from robolearn.policies.parts.realtime import Guide
 
-from .chunks import CHUNK, MODE, SMALL, learned_two_ways
+from .chunks import (
+    CHUNK,
+    SMALL,
+    assert_a_guide_without_weights_changes_nothing,
+    assert_guided_plans_keep_the_prefix_and_its_mode,
+    assert_in_both_modes,
+    learned_two_ways,
+)
 
-HERE = {"x": np.zeros((1, 2), np.float32)}
 Sampler = Literal["ddim", "dpm"]
 samplers = pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 
@@ -86,24 +91,12 @@ def test_steps_are_those_of_the_scheduler(sampler: Sampler, steps: int) -> None:
 def test_samples_are_in_both_modes_and_never_between(planner: GenerativePlanner, sampler: Sampler) -> None:
     if sampler == "dpm":
         planner = learned_two_ways(diffusion, sampler=sampler)
-    plans = planner.plan(HERE, 400)[..., 0]
-    up = plans[:, 0] > 0.0
-    assert 0.35 < up.mean() < 0.65
-    assert (np.abs(plans) < MODE / 2).mean() < 0.04
-    assert np.median(np.abs(np.abs(plans) - MODE)) < 0.05
-    assert ((plans > 0.0) == up[:, None]).mean() > 0.96
+    assert_in_both_modes(planner, between=0.04, loyal=0.96)
 
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_guided_plans_keep_the_prefix_and_its_mode(planner: GenerativePlanner, sign: float) -> None:
-    weights = np.array([1.0, 1.0, 0.4, 0.0], np.float32)
-    previous = np.full((CHUNK, 1), sign * MODE, np.float32)
-    guide = Guide(previous, weights, 5.0)
-    plans = np.concatenate([planner.plan(HERE, 1, guide=guide) for _ in range(60)])
-    assert np.abs(plans[:, :2] - previous[:2]).max() < 1e-5
-    assert (np.sign(plans[:, 2:, 0]) == sign).mean() > 0.9
-    free = planner.plan(HERE, 60)
-    assert (np.sign(free[:, 2:, 0]) == sign).mean() < 0.75
+    assert_guided_plans_keep_the_prefix_and_its_mode(planner, sign)
 
 
 def test_a_guide_without_weights_changes_nothing() -> None:
@@ -112,9 +105,7 @@ def test_a_guide_without_weights_changes_nothing() -> None:
     for k in range(5):
         still = process._steered(lambda y, _: 0.3 * y, x, k, Steering(torch.ones(CHUNK, 2), none, 5.0))
         torch.testing.assert_close(still, process._clean(lambda y, _: 0.3 * y, x, k))
-    first, second = learned_two_ways(diffusion, updates=20), learned_two_ways(diffusion, updates=20)
-    guide = Guide(np.full((CHUNK, 1), 0.9, np.float32), np.zeros(CHUNK, np.float32), 5.0)
-    np.testing.assert_array_equal(first.plan(HERE, 3), second.plan(HERE, 3, guide=guide))
+    assert_a_guide_without_weights_changes_nothing(diffusion)
 
 
 def test_there_are_not_more_steps_than_levels() -> None:

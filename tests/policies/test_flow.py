@@ -12,11 +12,19 @@ from robolearn.policies import bc, flow
 from robolearn.policies.flow import FlowProcess
 from robolearn.policies.parts.generation import Steering
 from robolearn.policies.parts.planner import GenerativePlanner
-from robolearn.policies.parts.realtime import Guide
 
-from .chunks import CHUNK, MODE, TWO, learned_two_ways, two_ways, unit
-
-HERE = {"x": np.zeros((1, 2), np.float32)}
+from .chunks import (
+    CHUNK,
+    HERE,
+    MODE,
+    TWO,
+    assert_a_guide_without_weights_changes_nothing,
+    assert_guided_plans_keep_the_prefix_and_its_mode,
+    assert_in_both_modes,
+    learned_two_ways,
+    two_ways,
+    unit,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +57,7 @@ def test_euler_steps_end_at_the_data_of_an_exact_field() -> None:
 
 
 def test_samples_are_in_both_modes_and_never_between(planner: GenerativePlanner) -> None:
-    plans = planner.plan(HERE, 400)[..., 0]
-    up = plans[:, 0] > 0.0
-    assert 0.35 < up.mean() < 0.65
-    assert (np.abs(plans) < MODE / 2).mean() < 0.02
-    assert np.median(np.abs(np.abs(plans) - MODE)) < 0.05
-    assert ((plans > 0.0) == up[:, None]).mean() > 0.98  # a plan stays in its mode
+    assert_in_both_modes(planner, between=0.02, loyal=0.98)
 
 
 def test_regression_ends_between_the_modes() -> None:
@@ -70,20 +73,11 @@ def test_regression_ends_between_the_modes() -> None:
 
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_guided_plans_keep_the_prefix_and_its_mode(planner: GenerativePlanner, sign: float) -> None:
-    weights = np.array([1.0, 1.0, 0.4, 0.0], np.float32)
-    previous = np.full((CHUNK, 1), sign * MODE, np.float32)
-    guide = Guide(previous, weights, 5.0)
-    plans = np.concatenate([planner.plan(HERE, 1, guide=guide) for _ in range(60)])
-    assert np.abs(plans[:, :2] - previous[:2]).max() < 1e-5
-    assert (np.sign(plans[:, 2:, 0]) == sign).mean() > 0.9
-    free = planner.plan(HERE, 60)
-    assert (np.sign(free[:, 2:, 0]) == sign).mean() < 0.75
+    assert_guided_plans_keep_the_prefix_and_its_mode(planner, sign)
 
 
 def test_a_guide_without_weights_changes_nothing() -> None:
-    first, second = learned_two_ways(flow, updates=20), learned_two_ways(flow, updates=20)
-    guide = Guide(np.full((CHUNK, 1), 0.9, np.float32), np.zeros(CHUNK, np.float32), 5.0)
-    np.testing.assert_array_equal(first.plan(HERE, 3), second.plan(HERE, 3, guide=guide))
+    assert_a_guide_without_weights_changes_nothing(flow)
 
 
 def test_guidance_formula() -> None:
