@@ -41,9 +41,6 @@ class SocketConfig:
         history: ages, in steps, of the frames in the policy's observation; 0 is now.
         translation_mm: displacement of the tip commanded by a unit action, along x, y, z of the tip.
         rotation_deg: orientation relative to the estimate commanded by a unit action, about x, y, z of the tip.
-        socket: where the socket is in a real cell: its middle x, y, z [m] in the base frame, and the angles that the
-            task names [deg]. It stays there, the estimate is wrong by the drawn error, and starts are drawn around the
-            estimate. Without it socket and start are drawn, and the robot has to place the socket.
     """
 
     error_mm: float = 3.0
@@ -55,7 +52,6 @@ class SocketConfig:
     history: tuple[int, ...] = (0, 1, 3)
     translation_mm: tuple[float, float, float] = (8.0, 8.0, 8.0)
     rotation_deg: tuple[float, float, float] = (0.3, 0.3, 6.0)
-    socket: tuple[float, ...] | None = None
 
 
 def observation_specs(numbers: int, meaning: str, images: Sequence[str]) -> dict[str, ArraySpec]:

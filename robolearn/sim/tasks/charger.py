@@ -51,8 +51,7 @@ AIM_M = 0.00175
 
 @dataclass(frozen=True)
 class Config(SocketConfig):
-    """Difficulty and interface of the task: those of every task with a socket, of which ``socket`` gives as fourth and
-    fifth number the yaw of the wall about the vertical (0: it faces along -x) and the roll in the wall [deg], and
+    """Difficulty and interface of the task: what every task with a socket is told, and
 
     Attributes:
         error_roll_deg: as ``error_mm``, about the wall's normal.
@@ -62,6 +61,9 @@ class Config(SocketConfig):
         start_roll_deg: roll at the start, relative to the estimate, uniform in +-this.
         start_mm: least and largest distance of the tip from the wall at the start.
         success_depth_mm: least depth of both prongs that counts as plugged in.
+        socket: where the socket is in a real cell: its middle x, y, z [m] in the base frame, the yaw of the wall about
+            the vertical (0: it faces along -x) and the roll of the socket in it [deg]. As in ``peg_insert``, the
+            estimate and the start are then drawn around it.
     """
 
     max_steps: int = 120
@@ -72,6 +74,7 @@ class Config(SocketConfig):
     start_roll_deg: float = 5.0
     start_mm: tuple[float, float] = (12.0, 35.0)
     success_depth_mm: float = 16.0
+    socket: tuple[float, ...] | None = None
 
     @property
     def opening(self) -> tuple[float, float, float]:

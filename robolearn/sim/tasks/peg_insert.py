@@ -45,8 +45,7 @@ tested, is in docs/adr/0009."""
 
 @dataclass(frozen=True)
 class Config(SocketConfig):
-    """Difficulty and interface of the task: those of every task with a socket, whose yaw [deg] is the fourth number of
-    ``socket``, and
+    """Difficulty and interface of the task: what every task with a socket is told, and
 
     Attributes:
         error_yaw_deg: as ``error_mm``, about the vertical.
@@ -54,6 +53,9 @@ class Config(SocketConfig):
         start_yaw_deg: the peg's yaw at the start, relative to the estimate, is uniform in +-this.
         start_height_mm: lowest and highest start of the tip above the opening.
         success_depth_mm: least depth of the tip that counts as inserted.
+        socket: where the socket stands in a real cell: middle of the opening x, y, z [m] in the base frame, and yaw
+            [deg]. The hole stays there, the estimate is wrong by the drawn error, and starts are drawn around the
+            estimate. Without it hole and start are drawn, and the robot has to place the socket.
     """
 
     error_yaw_deg: float = 2.0
@@ -61,6 +63,7 @@ class Config(SocketConfig):
     start_yaw_deg: float = 5.0
     start_height_mm: tuple[float, float] = (15.0, 45.0)
     success_depth_mm: float = 36.0
+    socket: tuple[float, ...] | None = None
 
     @property
     def opening(self) -> tuple[float, float, float]:
