@@ -1,16 +1,17 @@
 """RLIF: reinforcement learning from takeovers, without any other reward (Luo et al. 2024, RLIF).
 
 The policy's last own step before a person takes over earns -1, every other step 0, demonstrations included; so a policy
-that is worth more is one that is left alone more. The learner is RLPD's, on one of the two published sets of data:
+that is worth more is one that is left alone more. The learner is RLPD's, on one of two sets of data:
 
     all       every step, the person's too (algorithm 1 of the paper)
-    policy    the policy's own steps alone; the person's teach by where they lead and by the -1 in front of them (after
-              github.com/pd-perry/RLIF, ``examples/train_rlif_main.py``)
+    policy    the policy's own steps alone; the person's teach by where they lead and by the -1 in front of them (the
+              authors' code, github.com/pd-perry/RLIF, ``examples/train_rlif_main.py``, but for two steps)
 
-Where ``policy`` differs from that code, which stores each step at the next one and only if nobody drives there: it also
-has the last step of each takeover, and never the last of an episode, whoever drove. The first is one row of reward 0 a
-takeover, and would need a filter that knows who drives next, while the replay tells each step by itself: it takes steps
-in before their successors are there, and keeps a person's when it lets these go. The second would leave no terminal.
+That code stores a step when the next one begins, if the policy drives then or the person has just taken over. So it
+has the last step of each takeover too, which is left out here: the replay judges each step by itself, takes it in
+before the next one is there and may keep it when that one is let go; to know who drives next would cost more than one
+row of reward 0 a takeover is worth. And it never has the last step of an episode, whoever drove, which is kept here:
+where the policy succeeds, that is the terminal one.
 
 Before anybody has taken over all rewards are 0, and nothing could be learned from them: while it pretrains it imitates
 the demonstrations. After that it imitates nobody by default, since the person may be worse than the policy.
