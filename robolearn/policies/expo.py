@@ -1,26 +1,25 @@
 """EXPO: a frozen base offers actions, a small policy edits them, critics choose (Dong et al. 2025).
 
-At each control step the base offers N candidates c_i, stored with the row. The edit policy moves each by up to beta,
-and what acts is the best of all 2N, by the lower of M target critics drawn afresh:
+At each control step the base offers N candidates c_i, stored with the row. The edit policy changes each element of
+each by at most beta, and targets are the best of all 2N, by the lower of M target critics drawn afresh:
 
-    pi*(s) = argmax_{a in {c_i} + {clip(c_i + beta * e_i)}} min_{m in M} Qbar_m(s, a),   e_i ~ pi_e(s, c_i)
+    pi*(s) = argmax_{a in {c_i} + {e_i}} min_{m in M} Qbar_m(s, a),   e_i = o_i, brought within beta of c_i
     y      = r + gamma * discount * min_{m in M} Qbar_m(s', pi*(s'))                        (no entropy)
-    L_e    = mean(alpha * log pi_e(e|s, c) - mean_i Q_i(s, clip(c + beta * e)))
-             [+ w * |tanh(mu_e(s, c)) - clip((a - c) / beta)|^2 on demonstrations]
+    L_e    = mean(alpha * log pi_e(o|s, c) - mean_i Q_i(s, e)) [+ w * |tanh(mu_e(s, c)) - a|^2 on demonstrations]
 
-where c is one of the row's offers or, with probability 1 - ``edit_offers``, the replay's action a. The same rule
-acts, is evaluated and makes targets; for these the candidates are those stored with the next row, and edits are drawn
-afresh. Greedily, edits are those of the edit policy's running average, the first of them its mode, and all critics
-judge. No gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``). Entropy is
-that of e: counting beta in, as the paper's loss does, adds a constant, but no target of the temperature could then be
-met.
+with o_i ~ pi_e(s, c_i), c one of the row's offers, and for targets the candidates that are stored with the next row. No
+gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``).
 
-Where this differs from the paper: its base goes on learning by imitation of the replay's rows and is sampled afresh
-for every target; here it is frozen, since it may plan in chunks, and each row keeps its candidates. What lies further
-than beta from all that the base offers is therefore out of reach, and beta is larger than in most tasks of the paper
-(0.05). For the same reason edits are learned of the base's offers, which they will be asked for, and not of the
-replay's actions, from which a frozen base stays away (``edit_offers`` 0 is the paper's way); and like RLPD's actor
-they imitate demonstrations a little.
+What acts is the first edit (greedily: the mode of the edit policy's running average, else a draw), unless the lowest
+of all critics for another candidate is above the highest of all for it. To take the best by the critics at every step,
+as the paper does, was measured to keep a run with few demonstrations and sparse reward from learning: the choice finds
+the critics' errors before the data has corrected them, and jumps between two policies (docs/adr/0014).
+
+Where this differs from the paper besides: its base goes on learning by imitation of the replay's rows and is sampled
+afresh for every target; here it is frozen, since it may plan in chunks, and each row keeps its candidates. What lies
+further than beta from all that the base offers is therefore out of reach, and beta is larger than in most tasks of the
+paper (0.05). The edit policy puts out the edited action, not the difference; and like RLPD's actor it imitates
+demonstrations a little.
 
 Train: ``robolearn train peg_insert --algo expo --base RUN``.
 """
@@ -45,12 +44,11 @@ from robolearn.policies.parts.base import OverBase, candidates, load_base
 from robolearn.policies.parts.mlp import MlpShape
 from robolearn.policies.parts.observation import Normaliser, ObservationLayout
 from robolearn.policies.parts.pixels import Encoder, new_encoder
-from robolearn.policies.parts.reach import Correction, scattered
+from robolearn.policies.parts.reach import Within
 from robolearn.policies.parts.rows import Mini
 from robolearn.policies.parts.stack import NumpyStack
 from robolearn.policies.parts.state import TakesWeights, below, load_arrays, to_arrays
 from robolearn.policies.parts.stored import with_actions, without
-from robolearn.policies.parts.tanh_actor import imitation_gradient
 
 ONLINE = True
 """Learns while robots act."""
@@ -65,29 +63,19 @@ class Config(rlpd.Config):
     """Hyperparameters: those of RLPD, and what is edited.
 
     Attributes:
-        candidates: actions N the base offers at each step; as many edited ones join them.
+        candidates: actions N the base offers at each step; as many edited ones join them. A deterministic base offers
+            the same N times, and the best of many edits is more often overrated than better.
         beta: largest change of each element of a normalised action by an edit; 0 only chooses among the offers, 2
             reaches everywhere.
-        spread: largest noise on an action whose edit is learned, see ``parts/reach.py``.
-        init_log_std: log standard deviation of the edit, before the tanh, at the start.
-        edit_offers: share of the rows in which the edit of an offer is learned, not that of the replay's action.
     """
 
-    candidates: int = 4
+    candidates: int = 1
     beta: float = 2.0
-    spread: float = 1.0
-    init_log_std: float = -1.5
-    actor_every: int = 4
-    target_entropy_per_dim: float = -1.2
-    edit_offers: float = 1.0
-    actor_after: int = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "candidates", of="expo.")
-        at_least(self, 0, "spread", of="expo.")
         within(self, 0, 2, "beta", of="expo.")
-        within(self, 0, 1, "edit_offers", of="expo.")
         if self.backup_entropy:
             raise ConfigError("expo.backup_entropy is true; its targets choose among actions and count no entropy")
 
@@ -124,8 +112,7 @@ class ExpoPolicy(OverBase, TakesWeights):
         features = self._layout.size + (self._encoder.size if self._encoder is not None else 0)
         self._shapes = _Shapes.of(config, features, self._actions)
         self._expected = self._names()
-        blank = {name: np.zeros(shape, np.float32) for name, shape in self._expected.items()}
-        self._set(blank | {"normaliser.std": np.ones(self._layout.size, np.float32)})
+        self._critics: NumpyStack | None = None  # no weights yet
 
     def _new_encoder(self, seed: int) -> Encoder | None:
         config, unused = self._config, torch.Generator().manual_seed(seed)
@@ -164,30 +151,30 @@ class ExpoPolicy(OverBase, TakesWeights):
         return {CANDIDATES: np.clip(offers, -1.0, 1.0).reshape(-1)}
 
     def act(self, observation: Observation, *, explore: bool) -> Array:
-        """Normalised action (A,) float32: the best of the offers and of their edits, for an annotated observation."""
-        features = self._features(observation, self._encoder)
+        """Normalised action (A,) float32 for an annotated observation: an edit, or what is surely better."""
         offers = np.asarray(observation[CANDIDATES], np.float32).reshape(-1, self._actions)
+        if self._critics is None:
+            return np.array(offers[0])
+        features = self._features(observation, self._encoder)
         seen = features if explore else self._features(observation, self._average_encoder)
-        edited = self._edited(seen, offers, explore)
-        actions = np.concatenate([offers, edited])
+        actions = np.concatenate([self._edited(seen, offers, explore), offers])
         inputs = np.concatenate([np.tile(features, (len(actions), 1)), actions], 1)
-        config, judges = self._config, None
-        if explore:
-            judges = self._rng.choice(config.critics, config.target_critics, replace=False)
-        values = self._critics(inputs, judges)[:, :, 0].min(0)
-        best: Array = actions[int(values.argmax())]
+        values = self._critics(inputs)[:, :, 0]
+        lowest = values.min(0)
+        surely = lowest > values[:, 0].max()
+        best: Array = actions[int(np.where(surely, lowest, -np.inf).argmax())] if surely.any() else actions[0]
         return best
 
     def _edited(self, features: Array, offers: Array, explore: bool) -> Array:
+        """(N, A) edits of offers (N, A)."""
         inputs = np.concatenate([np.tile(features, (len(offers), 1)), offers], 1)
         raw = (self._newest if explore else self._average)(inputs)[0]
         mean, log_std = raw[:, : self._actions], raw[:, self._actions :]
-        std = np.exp(np.clip(log_std, self._config.log_std_min, self._config.log_std_max))
-        noise = np.float32(self._scale if explore else 1.0) * self._rng.standard_normal(mean.shape, dtype=np.float32)
-        if not explore:
-            noise[0] = 0.0
-        mean = mean + std * noise
-        edited: Array = np.clip(offers + np.float32(self._config.beta) * np.tanh(mean), -1.0, 1.0)
+        if explore:
+            std = np.exp(np.clip(log_std, self._config.log_std_min, self._config.log_std_max))
+            mean = mean + std * np.float32(self._scale) * self._rng.standard_normal(mean.shape, dtype=np.float32)
+        reach = np.float32(self._config.beta)
+        edited: Array = np.clip(np.tanh(mean), offers - reach, offers + reach)
         return edited
 
     def _features(self, observation: Observation, encoder: Encoder | None) -> Array:
@@ -223,14 +210,14 @@ def build_learner(
         seed=seed,
         device=device,
         statistics=statistics,
-        reach=Correction(CANDIDATES, config.beta, config.init_log_std, config.spread),
+        reach=Within(CANDIDATES, config.beta),
         offers=config.candidates,
         family="expo",
     )
 
 
 class ExpoLearner(rlpd.RlpdLearner):
-    """See the module's docstring. What its actor puts out are edits, of offers or of any other action."""
+    """See the module's docstring. What its actor puts out are edits of offers."""
 
     config: Config
 
@@ -250,28 +237,11 @@ class ExpoLearner(rlpd.RlpdLearner):
         best = values.view(len(mini.reward), -1).amax(1)
         return torch.addcmul(mini.reward, mini.discount, best, value=self.config.gamma)
 
-    def _update_actor(self, mini: Mini) -> dict[str, Tensor]:
-        """One step of edit policy and temperature."""
-        features, weight, edited = mini.features.detach(), self._bc_weight(), self._to_edit(mini)
-
-        def climb(output: Tensor) -> tuple[Tensor, Tensor]:
-            action = self._reach.action(output, edited)
-            value, d_inputs = self._critics.ascend(torch.cat([features, action], -1))
-            return value, self._reach.gradient(d_inputs[:, -self._actions :], output, edited)
-
-        def imitate(mean: Tensor) -> Tensor:
-            return weight * imitation_gradient(mean, self._reach.output(mini.action, edited), mini.demo)
-
-        inputs = torch.cat([features, edited], -1)
-        return self._actor.improve(inputs, self._noise(len(inputs)), climb, imitate if weight > 0.0 else None)
-
-    def _to_edit(self, mini: Mini) -> Tensor:
-        """(B, A) the action whose edit each row teaches: one of its offers, or the replay's."""
-        rows, count, _ = mini.proposals.shape
+    def _start(self, proposals: Tensor) -> Tensor:
+        """(B, A) the action whose edit each row teaches: one of its offers."""
+        rows, count, _ = proposals.shape
         chosen = torch.randint(count, (rows,), generator=self._rng).to(self._device)
-        offered = torch.rand(rows, generator=self._rng).to(self._device) < self.config.edit_offers
-        offer = mini.proposals[torch.arange(rows, device=self._device), chosen]
-        return scattered(torch.where(offered.unsqueeze(-1), offer, mini.action), self._reach.spread, self._rng)
+        return proposals[torch.arange(rows, device=self._device), chosen]
 
     def snapshot(self) -> Weights:
         """What the on-the-fly policy needs: edit network and image encoder, newest and averaged, target critics,

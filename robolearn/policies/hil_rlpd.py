@@ -5,8 +5,9 @@ part of the demonstration half of each batch and is imitated with ``bc_weight``.
 the person's steps earn counts like what the policy's earn. The learner is RLPD's, with an actor that is updated more
 often, as there.
 
-The scripted person lets the policy try first, since one who disagrees from the first step on leaves it nothing to
-search with; and imitation weighs less once the robot acts, since the person may see what the policy does not. The
+The scripted person lets the policy try for more than half of the episode and helps it out where it is stuck: one who
+disagrees sooner drives more than is learned from, and one who finishes whatever is late goes on driving when the policy
+is good. What people show weighs more than in RLPD, so that critics which know little yet do not lead away from it. The
 discount factor is greater than RLPD's, so that what a long task is worth is still seen at its start.
 
 Train: ``robolearn train cap_tighten --algo hil_rlpd``.
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from robolearn.core.checks import at_least, within
+from robolearn.core.checks import within
 from robolearn.core.spec import Array
 from robolearn.core.types import TaskSpec
 from robolearn.policies import rlpd
@@ -26,9 +27,9 @@ ONLINE = True
 """Learns while robots act."""
 HUMAN = True
 """A person corrects while it trains."""
-SCRIPT = {"hurry": 0.3, "patience": 3, "agree": 0.3, "hold": 6, "stuck": 0, "late": 0.0, "rest": 1}
-"""What the scripted person of a simulated run is like unless the user says otherwise: lets the policy try for almost a
-third of the episode, then drives whenever it does something else than they would, until it no longer does."""
+SCRIPT = {"hurry": 0.6, "agree": 0.5, "stuck": 8, "late": 0.0, "rest": 1}
+"""What the scripted person of a simulated run is like unless the user says otherwise: moves a tip that is stuck, and
+after three fifths of the episode corrects whatever is far from what they would do, until it no longer is."""
 
 CORRECTIONS = "!demo,intervention"
 """Filter of the steps that a person drove in episodes of the policy."""
@@ -43,21 +44,18 @@ class Config(rlpd.Config):
     Attributes:
         correction_share: share of the demonstration part of each batch that comes from corrections; 0 draws uniformly
             from demonstrations and corrections together, so that corrections weigh more the more there are.
-        bc_weight: weight of imitating demonstrations and corrections once the robot acts.
-        pretrain_bc_weight: the same while it pretrains.
+        bc_weight: weight of imitating demonstrations and corrections.
     """
 
     correction_share: float = 0.0
     actor_every: int = 4
     pretrain: int = 1000
-    bc_weight: float = 0.1
-    pretrain_bc_weight: float = 1.0
+    bc_weight: float = 1.0
     gamma: float = 0.985
 
     def __post_init__(self) -> None:
         super().__post_init__()
         within(self, 0, 1, "correction_share", of="hil_rlpd.")
-        at_least(self, 0, "pretrain_bc_weight", of="hil_rlpd.")
 
 
 build_policy = rlpd.build_policy
@@ -79,7 +77,6 @@ def build_learner(
         seed=seed,
         device=device,
         statistics=statistics,
-        pretrain_bc_weight=config.pretrain_bc_weight,
         mixture=mixture(config),
         family="hil_rlpd",
     )

@@ -1,4 +1,5 @@
-"""How what an actor puts out becomes an action: it is the action, or it corrects the one that a base proposes."""
+"""How what an actor puts out becomes an action: it is the action, with or without a bound on how far that lies from the
+one that a base proposes, or it is added to that."""
 
 from __future__ import annotations
 
@@ -83,6 +84,37 @@ class Correction:
         if self.scale == 0.0:
             return torch.zeros_like(action)
         return ((action - start) / self.scale).clamp(-ACTION_LIMIT, ACTION_LIMIT)
+
+
+class Within:
+    """The output is the action, brought within a distance of the one that it starts from.
+
+    A network that has to put out an action learns it more precisely than one that has to put out its difference from
+    whatever comes in.
+
+    Args:
+        proposals: observation key of the actions that a base proposes.
+        distance: largest change of each element of an action; 2 for any.
+    """
+
+    init_log_std: float | None = None
+    spread = 0.0
+
+    def __init__(self, proposals: str, distance: float) -> None:
+        self.proposals, self.distance = proposals, distance
+
+    def action(self, output: Tensor, start: Tensor) -> Tensor:
+        """(..., A) the nearest action within reach."""
+        return torch.minimum(torch.maximum(output, start - self.distance), start + self.distance)
+
+    def gradient(self, d_action: Tensor, output: Tensor, start: Tensor) -> Tensor:
+        """The same gradient of ascent; of outputs out of reach only what leads them back."""
+        beyond = (output - start) * ((output - start).abs() > self.distance)
+        return d_action * (d_action * beyond <= 0.0)
+
+    def output(self, action: Tensor, start: Tensor) -> Tensor:
+        """The action."""
+        return action
 
 
 def scattered(proposals: Tensor, spread: float, rng: torch.Generator) -> Tensor:
