@@ -1,6 +1,7 @@
 """The scripted experts of every task, on both arms: success with a 95 % Wilson interval, length, contact force.
 
-    python bench/bench_expert.py [--tasks TASK ...] [--tiers TIER ...] [--arms ARM ...] [--episodes N] [--add]
+    python bench/bench_expert.py [--tasks TASK ...] [--tiers TIER ...] [--arms ARM ...] [--episodes N] [--first SEED]
+        [--add]
 
 Results are written as they come; ``--add`` keeps those of the file that are not measured again.
 The informed expert gives the demonstrations; the blind one trusts a wrong estimate and is the baseline; the weak one
@@ -26,14 +27,14 @@ ARMS = ("fr3_sim", "ur5e_sim")
 TIERS = ("smoke", "default", "hard")
 
 
-def measure(name: str, tier: str, arm: str, skill: Skill, episodes: int) -> dict[str, object]:
+def measure(name: str, tier: str, arm: str, skill: Skill, seeds: range) -> dict[str, object]:
     """Run one expert of one task on one tier and arm."""
     module, driver = plugins.load("task", name), plugins.load("robot", arm)
     config = module.TIERS[tier]
     task = module.build(config)
     robot = driver.build(driver.Config(), scene=module.scene(config))
     lengths, peaks = [], []
-    for seed in range(episodes):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         task.reset(robot, rng)
         raw, peak = robot.observe(), 0.0
@@ -48,19 +49,20 @@ def measure(name: str, tier: str, arm: str, skill: Skill, episodes: int) -> dict
                 break
         peaks.append(peak)
     robot.close()
-    low, high = wilson(len(lengths), episodes)
+    low, high = wilson(len(lengths), len(seeds))
     return {
         "task": name,
         "tier": tier,
         "arm": arm,
         "expert": str(skill),
-        "success": len(lengths) / episodes,
+        "success": len(lengths) / len(seeds),
         "wilson_low": low,
         "wilson_high": high,
         "median_steps": statistics.median(lengths) if lengths else None,
         "median_peak_n": statistics.median(peaks),
         "max_peak_n": max(peaks),
-        "episodes": episodes,
+        "episodes": len(seeds),
+        "first_seed": seeds[0],
     }
 
 
@@ -77,13 +79,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--tiers", nargs="+", default=list(TIERS), choices=TIERS)
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first episode")
     parser.add_argument("--add", action="store_true", help="keep earlier results that are not measured again")
     options = parser.parse_args()
     rows = earlier() if options.add else []
     for name, tier, arm in itertools.product(options.tasks, options.tiers, options.arms):
         module = plugins.load("task", name)
         skills = module.build(module.TIERS[tier]).spec.skills
-        fresh = [measure(name, tier, arm, skill, options.episodes) for skill in skills]
+        seeds = range(options.first, options.first + options.episodes)
+        fresh = [measure(name, tier, arm, skill, seeds) for skill in skills]
         rows = [row for row in rows if (row["task"], row["tier"], row["arm"]) != (name, tier, arm)] + fresh
         write("expert", {"rows": rows}, ("numpy", "mujoco"))
     columns = (

@@ -70,7 +70,7 @@ class Refined:
     Attributes:
         algo, demos: family of the base, and how many demonstrations make it half good.
         steps: of every run.
-        over_base: further options of residual and EXPO.
+        residual: further options of residual RL.
     """
 
     task: str
@@ -78,7 +78,7 @@ class Refined:
     algo: str
     demos: int
     steps: int
-    over_base: tuple[str, ...] = ()
+    residual: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ class Refined:
     def case(self, label: str, algo: str, *options: str) -> Case:
         """A run that starts from the base, or from nothing but its demonstrations."""
         alone = algo == "rlpd"
-        options = ("--steps", str(self.steps), *(() if alone else self.over_base), *options)
+        options = ("--steps", str(self.steps), *(self.residual if algo == "residual" else ()), *options)
         return Case(f"{self.name}-{label}", self.base.task, algo, options, self.base, starts_from_base=not alone)
 
 
@@ -122,15 +122,16 @@ def _ablations() -> list[Case | Evaluation]:
 def _corrections() -> list[Case | Evaluation]:
     """People who help, beside nobody; corrections beside as many steps of plain demonstrations."""
     cap, peg, pick = "cap_tighten:default", "peg_insert:smoke", "pick_place:hard"
+    curve = ("--demos", "5", "--eval-every", "500", "--eval-curve-episodes", "50")
     few = Case("hg-base", pick, "flow", ("--demos", "5"))
     corrected = Case("hg-dagger", pick, "hg_dagger", ("--steps", "4500", "--policy.pretrain", "0"), few)
     return [
         few,
         corrected,
         Case("hg-plain", pick, "flow", labelled_like=corrected),
-        Case("cap-rlpd", cap, "rlpd"),
-        Case("cap-hil-rlpd", cap, "hil_rlpd"),
-        Case("cap-hil-rlpd-nobody", cap, "hil_rlpd", ("--human", "none")),
+        Case("cap-hil-rlpd", cap, "hil_rlpd", ("--steps", "3000", *curve)),
+        Case("cap-hil-rlpd-nobody", cap, "hil_rlpd", ("--steps", "6000", "--human", "none", *curve)),
+        Case("cap-rlpd", cap, "rlpd", ("--steps", "6000", *curve)),
         Case("rlif-weak", peg, "rlif", ("--script.skill", "WEAK"), experts=True),
     ]
 
