@@ -122,16 +122,16 @@ def _ablations() -> list[Case | Evaluation]:
 def _corrections() -> list[Case | Evaluation]:
     """People who help, beside nobody; corrections beside as many steps of plain demonstrations."""
     cap, peg, pick = "cap_tighten:default", "peg_insert:smoke", "pick_place:hard"
-    curve = ("--demos", "5", "--eval-every", "500", "--eval-curve-episodes", "50")
+    curve = ("--steps", "4000", "--eval-every", "500", "--eval-curve-episodes", "50")
     few = Case("hg-base", pick, "flow", ("--demos", "5"))
     corrected = Case("hg-dagger", pick, "hg_dagger", ("--steps", "4500", "--policy.pretrain", "0"), few)
     return [
         few,
         corrected,
         Case("hg-plain", pick, "flow", labelled_like=corrected),
-        Case("cap-hil-rlpd", cap, "hil_rlpd", ("--steps", "3000", *curve)),
-        Case("cap-hil-rlpd-nobody", cap, "hil_rlpd", ("--steps", "6000", "--human", "none", *curve)),
-        Case("cap-rlpd", cap, "rlpd", ("--steps", "6000", *curve)),
+        Case("cap-hil-rlpd", cap, "hil_rlpd", curve),
+        Case("cap-hil-rlpd-nobody", cap, "hil_rlpd", ("--human", "none", *curve)),
+        Case("cap-rlpd", cap, "rlpd", curve),
         Case("rlif-weak", peg, "rlif", ("--script.skill", "WEAK"), experts=True),
     ]
 

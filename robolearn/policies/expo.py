@@ -1,19 +1,20 @@
 """EXPO: a frozen base offers actions, a small policy edits them, critics choose (Dong et al. 2025).
 
-At each control step the base offers N candidates c_i, stored with the row. The edit policy changes each element of
-each by at most beta, and targets are the best of all 2N, by the lower of M target critics drawn afresh:
+At each control step the base offers N candidates c_i, stored with the row, and the edit policy changes each element of
+each by at most beta:
 
-    pi*(s) = argmax_{a in {c_i} + {e_i}} min_{m in M} Qbar_m(s, a),   e_i = o_i, brought within beta of c_i
-    y      = r + gamma * discount * min_{m in M} Qbar_m(s', pi*(s'))                        (no entropy)
+    e_i    = o_i, brought within beta of c_i,   o_i ~ pi_e(s, c_i)
+    pi*(s) = e_1, unless for some a in {e_i} + {c_i} min_m Q_m(s, a) > max_m Q_m(s, e_1); then the a with the greatest
+    y      = r + gamma * discount * min_m Qbar_m(s', pi*(s'))                               (no entropy)
     L_e    = mean(alpha * log pi_e(o|s, c) - mean_i Q_i(s, e)) [+ w * |tanh(mu_e(s, c)) - a|^2 on demonstrations]
 
-with o_i ~ pi_e(s, c_i), c one of the row's offers, and for targets the candidates that are stored with the next row. No
-gradient passes through the base. Critics, temperature and data are RLPD's (``policies/rlpd.py``).
+with c one of the row's offers; targets use the offers stored with the next row and M critics drawn afresh, acting all
+target critics, greedy acting the mode of the edit policy's running average. No gradient passes through the base.
+Critics, temperature and data are RLPD's (``policies/rlpd.py``).
 
-What acts is the first edit (greedily: the mode of the edit policy's running average, else a draw), unless the lowest
-of all critics for another candidate is above the highest of all for it. To take the best by the critics at every step,
-as the paper does, was measured to keep a run with few demonstrations and sparse reward from learning: the choice finds
-the critics' errors before the data has corrected them, and jumps between two policies (docs/adr/0014).
+The paper takes the best of all candidates by the critics, always. That was measured to keep a run with few
+demonstrations and sparse reward from learning: the choice finds the critics' errors before the data has corrected them,
+and jumps between two policies (docs/adr/0014). So critics have to be sure.
 
 Where this differs from the paper besides: its base goes on learning by imitation of the replay's rows and is sampled
 afresh for every target; here it is frozen, since it may plan in chunks, and each row keeps its candidates. What lies
@@ -222,20 +223,21 @@ class ExpoLearner(rlpd.RlpdLearner):
     config: Config
 
     def _following(self, next_features: Tensor, proposals: Tensor) -> tuple[Tensor, Tensor]:
-        """Critic inputs (R, 2N, F + A) of all that could follow: the offers, and an edit of each."""
+        """Critic inputs (R, 2N, F + A) of all that could follow: an edit of each offer, and the offers."""
         rows, count, _ = proposals.shape
         offered = torch.cat([next_features.unsqueeze(1).expand(-1, count, -1), proposals], -1)
         noise = self._noise(rows * count)
         output, _ = self._actor.draw(offered.flatten(0, 1), noise, density=False)
         edited = self._reach.action(output.view(proposals.shape), proposals)
-        inputs = torch.cat([offered, torch.cat([offered[..., : -self._actions], edited], -1)], 1)
+        inputs = torch.cat([torch.cat([offered[..., : -self._actions], edited], -1), offered], 1)
         return inputs, next_features.new_zeros(rows)
 
     def _target_values(self, mini: Mini, subset: Tensor) -> Tensor:
-        """y (B,) of the best that could follow, chosen and judged by the same critics."""
-        values = self._critics.lowest(mini.next_inputs.flatten(0, 1), subset)
-        best = values.view(len(mini.reward), -1).amax(1)
-        return torch.addcmul(mini.reward, mini.discount, best, value=self.config.gamma)
+        """y (B,) of what would act: the first edit, or what all judges put above it."""
+        values = self._critics.judge(mini.next_inputs.flatten(0, 1), subset).view(len(subset), len(mini.reward), -1)
+        lowest, first = values.amin(0), values[:, :, 0]
+        surely = torch.where(lowest > first.amax(0).unsqueeze(-1), lowest, first.amin(0).unsqueeze(-1)).amax(1)
+        return torch.addcmul(mini.reward, mini.discount, surely, value=self.config.gamma)
 
     def _start(self, proposals: Tensor) -> Tensor:
         """(B, A) the action whose edit each row teaches: one of its offers."""

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robolearn.policies.parts.reach import Correction, scattered
+from robolearn.policies.parts.reach import Correction, Within, scattered
 from robolearn.policies.parts.tanh_normal import ACTION_LIMIT
 
 
@@ -61,3 +61,21 @@ def test_without_scale_nothing_is_corrected() -> None:
     reach, start, output = Correction("base", 0.0, -1.0), torch.tensor([[0.2, -0.9, 0.0]]), torch.ones(1, 3)
     assert reach.output(output, start).abs().max() == 0.0
     torch.testing.assert_close(reach.action(output, start), start)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.3, 2.0]))
+def test_an_action_within_reach_is_the_output_and_every_other_the_nearest(seed: int, distance: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    output, start = (torch.rand(20, 3, generator=rng) * 2.0 - 1.0 for _ in range(2))
+    action = Within("base", distance).action(output, start)
+    assert (action - start).abs().max() <= distance + 1e-6
+    near = (output - start).abs() <= distance
+    torch.testing.assert_close(action[near], output[near])
+    torch.testing.assert_close((action - start)[~near].abs(), torch.full_like(action, distance)[~near])
+    assert ((action - start)[~near] * (output - start)[~near] >= 0.0).all()
+
+
+def test_what_is_out_of_reach_is_only_led_back() -> None:
+    reach, start = Within("base", 0.5), torch.zeros(1, 4)
+    output, climb = torch.tensor([[0.9, 0.9, -0.9, 0.2]]), torch.tensor([[1.0, -2.0, 3.0, -4.0]])
+    torch.testing.assert_close(reach.gradient(climb, output, start), torch.tensor([[0.0, -2.0, 3.0, -4.0]]))

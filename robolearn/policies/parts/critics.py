@@ -54,9 +54,13 @@ class Critics:
 
     def lowest(self, inputs: Tensor, subset: Tensor) -> Tensor:
         """(R,) smallest target value of the networks ``subset`` (M,) at ``inputs`` (R, I); R is fixed."""
+        return self.judge(inputs, subset).amin(0)
+
+    def judge(self, inputs: Tensor, subset: Tensor) -> Tensor:
+        """(M, R) target values of the networks ``subset`` (M,) at ``inputs`` (R, I); R is fixed."""
         torch.index_select(self.target.networks, 0, subset, out=self._drawn.networks)
         q = mlp.forward(self._drawn_shape, self._drawn.views, inputs, self._target_work, precision=self._precision)
-        return q[:, :, 0].amin(0)
+        return q[:, :, 0]
 
     def learn(self, inputs: Tensor, target: Tensor, *, input_grad: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """One step of all networks towards ``target`` (B,); returns what ``CriticEnsemble.regress`` does."""
