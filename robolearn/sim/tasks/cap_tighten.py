@@ -13,6 +13,9 @@ and the speed to some 10 degrees per second, which is why no more than 60 degree
 
 Success: the cap is within ``tolerance_deg`` of its stop, and the key is still in the slot. A tight cap without the key
 in it is no success: nobody but the key should have turned it, and a failed reset must not earn a reward.
+
+The informed expert searches for the slot by feel, knowing the estimate and no more than a policy observes: what it
+shows can be learned. Only the weak one sees the slot.
 """
 
 from __future__ import annotations
