@@ -50,7 +50,7 @@ class Config(rlpd.Config):
     correction_share: float = 0.0
     actor_every: int = 4
     pretrain: int = 1000
-    bc_weight: float = 1.0
+    bc_weight: float = 4.0
     gamma: float = 0.985
 
     def __post_init__(self) -> None:
