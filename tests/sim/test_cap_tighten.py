@@ -72,7 +72,7 @@ def test_tiers_build_and_fit_their_robot(make: Make, tier: str) -> None:
     robot, task = make(tier)
     assert_fits(robot, cap_tighten, task)
     assert task.config.steps <= 15_000
-    assert task.spec.max_steps <= 300, "no episode takes longer than half a minute"
+    assert task.spec.max_steps <= {"smoke": 120, "default": 140, "hard": 300}[tier], "a search takes its time"
 
 
 def test_a_tight_cap_with_the_key_in_it_counts() -> None:
@@ -236,14 +236,17 @@ def test_bad_configurations_and_robots_are_refused() -> None:
         cap_tighten.build(Config()).reset(Cell(), np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("tier", list(cap_tighten.TIERS))
-def test_informed_expert_succeeds_gently(make: Make, tier: str) -> None:
+@pytest.mark.parametrize(
+    ("tier", "longest", "most_n"), [("smoke", 110, 10.0), ("default", 110, 10.0), ("hard", 300, 15.0)]
+)
+def test_informed_expert_succeeds_gently(make: Make, tier: str, longest: int, most_n: float) -> None:
+    """On `hard` it has to search twice, sliding along the cap."""
     robot, task = make(tier)
     for seed in range(3):
         success, states, peak = run(robot, task, seed, skill=Skill.INFORMED)
         assert success
-        assert 40 < len(states) - 1 < task.spec.max_steps
-        assert peak < 15, "it slides along the cap while it searches"
+        assert 40 < len(states) - 1 < longest
+        assert peak < most_n
 
 
 def test_blind_expert_fails_where_the_estimate_is_wrong_and_presses_gently(make: Make) -> None:
